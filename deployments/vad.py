@@ -1,0 +1,56 @@
+"""The ``Vad`` deployment: voice-activity detection, batched across recordings.
+
+It keeps no state: what detection remembers of a recording travels with each request, so that any replica
+can take the next block, also after another one died.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, Field
+from ray import serve
+
+from deployments.engines.base import VadBlock, VadOptions, VadResult
+from deployments.engines.vad_fsmn import FsmnVadEngine
+from deployments.messages import SAMPLE_RATE, VadRequest
+from deployments.replica import Batcher, Failed, Queued, read_audio, replica_device, replica_threads, unwrap
+
+
+class VadConfig(BaseModel):
+    """``user_config`` of the deployment; a change takes effect without a restart."""
+
+    max_batch_blocks: int = Field(8, ge=1)
+    """Blocks, each of another recording, in one batch."""
+
+    batch_wait_seconds: float = Field(0.0, ge=0)
+    """How long an incomplete batch waits for more."""
+
+
+@serve.deployment(name="Vad", max_ongoing_requests=64)
+class Vad:
+    """Serves an engine that implements :class:`deployments.engines.base.VadEngine`."""
+
+    def __init__(self, model_dir: str, device: str) -> None:
+        engine = FsmnVadEngine(Path(model_dir), threads=replica_threads(), device=replica_device(device))
+        engine.detect([VadBlock(np.zeros(SAMPLE_RATE, np.int16), None, True, VadOptions())])
+        self._batcher = Batcher(engine.detect)
+        self._config = VadConfig()
+
+    def reconfigure(self, user_config: dict[str, Any]) -> None:
+        self._config = VadConfig(**user_config)
+        self._run.set_max_batch_size(self._config.max_batch_blocks)
+        self._run.set_batch_wait_timeout_s(self._config.batch_wait_seconds)
+
+    async def detect(self, request: VadRequest) -> VadResult:
+        """Find the speech in the next block of a recording."""
+        samples = await read_audio(request.audio)
+        block = VadBlock(samples, request.state, request.final, request.options)
+        return unwrap(await self._run(Queued(block, request.audio.seconds)))
+
+    @serve.batch(max_batch_size=8, batch_wait_timeout_s=0.0)
+    async def _run(self, queued: list[Queued[VadBlock]]) -> list[VadResult | Failed]:
+        return await self._batcher.run(queued, budget=self._config.max_batch_blocks, used=len(queued))
+
+    async def check_health(self) -> None:
+        await self._batcher.check_health()

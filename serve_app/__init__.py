@@ -1,0 +1,1 @@
+"""The HTTP side of asr-serve: protocols, audio decoding, the pipelines, and the graph that joins them."""

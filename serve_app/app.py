@@ -1,0 +1,39 @@
+"""The whole graph on one screen."""
+
+from typing import Any
+
+from ray.serve import Application
+
+from deployments.model_store import find_model
+from deployments.paraformer import Paraformer
+from deployments.punctuation import Punctuation
+from deployments.vad import Vad
+from serve_app.ingress import Ingress
+from serve_app.settings import Settings
+
+
+def build(args: dict[str, Any]) -> Application:
+    """Build the graph; ``serve_config.yaml`` names this function as its ``import_path``.
+
+    Args:
+        args: settings, as in :class:`serve_app.settings.Settings`; the environment wins over them.
+
+    Raises:
+        pydantic.ValidationError: a setting is unknown or out of range.
+        ModelMissing: a model directory is not there or not whole. Checked here, before any replica
+            starts, because Serve would restart a replica that fails on it many times over.
+    """
+    settings = Settings(**args)
+    logs = {"log_level": settings.log_level}
+
+    def model(reference: str) -> str:
+        return str(find_model(reference, settings.modelscope_path))
+
+    vad = Vad.options(logging_config=logs).bind(model(settings.vad_model), settings.device)
+    paraformer = Paraformer.options(logging_config=logs).bind(
+        model(settings.paraformer_model), settings.device, settings.precision
+    )
+    punctuation = Punctuation.options(logging_config=logs).bind(
+        model(settings.punctuation_model), settings.device
+    )
+    return Ingress.options(logging_config=logs).bind(settings, vad, paraformer, punctuation)

@@ -1,0 +1,1 @@
+"""From what a client sent to mono int16 PCM at 16 kHz."""

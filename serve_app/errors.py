@@ -1,0 +1,57 @@
+"""The one tree of errors that a client can be told about.
+
+Each protocol maps these once to its own shape. ``message`` is a whole sentence for the person who sent
+the request; it never holds a stack trace, a path of the server or a key.
+"""
+
+
+class AsrError(Exception):
+    """Base of all errors that are answered to a client."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class InvalidAudio(AsrError):
+    """The audio is empty, too short, damaged, or not audio at all."""
+
+
+class UnsupportedFormat(InvalidAudio):
+    """The container or codec is one that the server does not decode."""
+
+
+class AudioTooLarge(AsrError):
+    """The upload or its decoded length passes a limit of this server."""
+
+
+class InvalidParameter(AsrError):
+    """A request parameter is missing, unknown or out of range; ``param`` is its name on the wire."""
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class Unauthenticated(AsrError):
+    """The key is missing or wrong."""
+
+
+class ModelNotFound(AsrError):
+    """No model of that name is served here."""
+
+
+class Overloaded(AsrError):
+    """The queue is full; the same request may be sent again after ``retry_after`` seconds."""
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class UpstreamLost(AsrError):
+    """A model replica died and no other one could finish the work in time."""
+
+
+class Internal(AsrError):
+    """A fault of this server; details are in its log under the request's id."""

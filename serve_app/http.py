@@ -1,0 +1,72 @@
+"""The FastAPI application: one router per protocol over one transcriber."""
+
+import uuid
+from collections.abc import Awaitable, Callable
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serve_app.api.auth import Authenticator
+from serve_app.api.openai.errors import add_error_handlers
+from serve_app.api.openai.router import openai_router
+from serve_app.pipeline.graph import Graph
+from serve_app.settings import Settings
+from serve_app.transcriber import Transcriber
+
+Readiness = Callable[[], Awaitable[dict[str, str]]]
+"""State of each deployment by name; ``HEALTHY`` where it is ready."""
+
+
+def create_app(settings: Settings, graph: Graph, readiness: Readiness) -> FastAPI:
+    """Build the HTTP side. Knows nothing of Ray: tests give it a graph of their own."""
+    app = FastAPI(
+        title="asr-serve",
+        version=version("asr-serve"),
+        description="Speech recognition over a Ray Serve graph of FunASR and Qwen3-ASR models.",
+    )
+    add_error_handlers(app)
+    app.add_middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"])
+    app.add_middleware(RequestId)
+    transcriber = Transcriber(graph, settings)
+    app.include_router(openai_router(settings, transcriber, Authenticator(settings.api_key)))
+
+    @app.get("/healthz", tags=["health"])
+    async def healthz() -> dict[str, str]:
+        """Answers as long as this process does."""
+        return {"status": "ok"}
+
+    @app.get("/readyz", tags=["health"])
+    async def readyz() -> JSONResponse:
+        """200 once every deployment of the graph is ready, else 503 with the state of each."""
+        deployments = await readiness()
+        ready = bool(deployments) and all(state == "HEALTHY" for state in deployments.values())
+        body = {"status": "ready" if ready else "not ready", "deployments": deployments}
+        return JSONResponse(body, 200 if ready else 503)
+
+    return app
+
+
+class RequestId:
+    """Gives every HTTP answer an ``x-request-id``: the client's own, or a new one."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = dict(scope["headers"]).get(b"x-request-id")
+        request_id = given or uuid.uuid4().hex.encode()
+        if given is None:
+            scope = {**scope, "headers": [*scope["headers"], (b"x-request-id", request_id)]}
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message["headers"], (b"x-request-id", request_id)]}
+            await send(message)
+
+        await self._app(scope, receive, send_with_id)

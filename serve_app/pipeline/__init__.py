@@ -1,0 +1,1 @@
+"""Pure logic between audio and text: no FastAPI, no Ray, no sockets."""

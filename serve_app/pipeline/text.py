@@ -1,0 +1,43 @@
+"""How words and punctuation marks become text: spacing, half-width marks, what language it looks like."""
+
+import unicodedata
+from collections.abc import Iterable
+
+SENTENCE_FINAL = frozenset("。？！")
+"""Full-width marks that end a sentence."""
+
+_HALF_WIDTH = {"，": ",", "。": ".", "？": "?", "！": "!", "、": ","}
+
+
+def is_cjk(char: str) -> bool:
+    """Whether ``char`` is written without spaces around it: Han, Kana, Bopomofo or a full-width mark."""
+    if "　" <= char <= "〿" or "＀" <= char <= "￯":
+        return True
+    name = unicodedata.name(char, "")
+    return name.startswith(("CJK ", "HIRAGANA", "KATAKANA", "BOPOMOFO"))
+
+
+def join_words(words: Iterable[tuple[str, str]]) -> str:
+    """Join ``(word, following mark)`` pairs.
+
+    A space goes between two neighbors only where neither side of the gap is CJK. The mark after a word
+    that ends in Latin script is set half-width, as in ``Hello, world.``
+    """
+    text = ""
+    for word, mark in words:
+        if not word:
+            continue
+        if text and not is_cjk(text[-1]) and not is_cjk(word[0]):
+            text += " "
+        text += word
+        text += _HALF_WIDTH.get(mark, mark) if mark and not is_cjk(word[-1]) else mark
+    return text
+
+
+def language_of(words: Iterable[str]) -> str:
+    """ISO 639-1 code by script: ``en`` if there are words and none holds a Han character, else ``zh``.
+
+    For models that recognize Chinese with English words in it and do not report a language.
+    """
+    chars = [char for word in words for char in word]
+    return "en" if chars and not any(is_cjk(char) for char in chars) else "zh"

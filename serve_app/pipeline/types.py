@@ -1,0 +1,64 @@
+"""What the file pipeline produces, free of any protocol's spelling.
+
+All times are seconds from the begin of the recording, as floats.
+"""
+
+from dataclasses import dataclass, field
+
+from serve_app.pipeline.text import join_words
+
+
+@dataclass(frozen=True, slots=True)
+class TimedWord:
+    """A CJK character or an alphabetic word, with the mark that follows it (``""`` if none)."""
+
+    text: str
+    begin: float
+    end: float
+    log_prob: float = 0.0
+    mark: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """Words up to and including one that carries a sentence-final mark."""
+
+    words: tuple[TimedWord, ...]
+
+    @property
+    def text(self) -> str:
+        """Words and marks as one would print them."""
+        return join_words((word.text, word.mark) for word in self.words)
+
+    @property
+    def begin(self) -> float:
+        return self.words[0].begin
+
+    @property
+    def end(self) -> float:
+        return self.words[-1].end
+
+    @property
+    def mean_log_prob(self) -> float:
+        """Mean natural-log probability per word."""
+        return sum(word.log_prob for word in self.words) / len(self.words)
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """A whole recording. No sentences means that nobody spoke."""
+
+    duration: float
+    language: str
+    sentences: tuple[Sentence, ...] = field(default=())
+
+    @property
+    def text(self) -> str:
+        """The whole text; sentences in Latin script are set apart by a space."""
+        return join_words(
+            (word.text, word.mark) for sentence in self.sentences for word in sentence.words
+        )
+
+    @property
+    def words(self) -> tuple[TimedWord, ...]:
+        return tuple(word for sentence in self.sentences for word in sentence.words)

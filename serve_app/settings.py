@@ -1,0 +1,105 @@
+"""Everything that a user can set, in one place.
+
+Each field is read from the environment variable of the same name in capitals, else from ``args`` in
+``serve_config.yaml``, else its default holds. What belongs to a single deployment (replicas, CPUs, batch
+sizes) is in that deployment's entry of ``serve_config.yaml`` instead, because Serve can change it there
+without a restart.
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, SecretStr
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+_UNITS = {"": 1, "M": 1, "MB": 1, "G": 1024, "GB": 1024, "K": 1 / 1024, "KB": 1 / 1024}
+
+
+def _megabytes(value: Any) -> Any:
+    """Accept ``2048``, ``"2048"``, ``"2GB"`` or ``"500 MB"``; a bare number means megabytes."""
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]?B?)\s*", value.upper())
+    if match is None or match[2] not in _UNITS:
+        raise ValueError("give a number of megabytes, or a size such as 500MB or 2GB")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+Megabytes = Annotated[float, BeforeValidator(_megabytes)]
+
+
+class Settings(BaseSettings):
+    """The service's settings. Immutable; built once by :func:`serve_app.app.build` and passed down."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_ignore_empty=True)
+
+    api_key: SecretStr | None = None
+    """Key that clients must send (``Authorization: Bearer …``). Not set: no authentication."""
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """Level of the service's own log lines."""
+
+    device: str = "auto"
+    """Where models run: ``auto`` (CUDA where a replica was given a GPU, else CPU), ``cpu`` or ``cuda``."""
+
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of Paraformer. ``auto``: bf16 on a GPU or on a CPU with AVX-512 BF16 or AMX, else fp32."""
+
+    vad_model: str = "models/starter/fsmn-vad"
+    """The voice-activity model (FSMN-VAD): a directory, or a ModelScope id that was downloaded before."""
+
+    paraformer_model: str = "models/starter/paraformer"
+    """The offline recognition model (Paraformer): a directory or a ModelScope id."""
+
+    punctuation_model: str = "models/starter/ct-punc"
+    """The punctuation model (CT-Transformer): a directory or a ModelScope id."""
+
+    modelscope_path: Path = Path("~/.cache/modelscope/hub/models")
+    """Root of ModelScope's cache, where models given by id are looked up."""
+
+    model_name: str = "paraformer-starter"
+    """Name under which ``/v1/models`` lists the recognition model."""
+
+    max_audio_size: Megabytes = Field(2048, gt=0)
+    """Largest upload, in MB; a unit may be given (``500MB``, ``2GB``)."""
+
+    max_audio_duration_sec: float = Field(8 * 3600, gt=0)
+    """Longest recording, in seconds."""
+
+    min_audio_duration_sec: float = Field(0.1, ge=0)
+    """Shortest recording, in seconds."""
+
+    max_segment_sec: float = Field(90, ge=5, le=120)
+    """No stretch longer than this goes to the recognizer, in seconds; longer speech is cut where it is quietest."""
+
+    merge_segment_sec: float = Field(20, ge=0, le=120)
+    """Neighboring stretches of speech are joined up to this length, in seconds; 0 joins none."""
+
+    split_silence_sec: float = Field(3, gt=0)
+    """A pause longer than this always ends a segment, in seconds."""
+
+    vad_end_silence_ms: int = Field(800, ge=100, le=6000)
+    """Silence after which speech counts as ended, in milliseconds."""
+
+    max_concurrent_files: int = Field(64, ge=1)
+    """Files that one ingress replica works on at once; further requests get 429 and ``Retry-After``."""
+
+    segments_in_flight: int = Field(32, ge=1)
+    """Segments of one file that may wait for recognition at once; bounds memory."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment wins over ``serve_config.yaml``, so that one variable changes one run."""
+        return env_settings, init_settings
+
+    @property
+    def max_audio_bytes(self) -> int:
+        return int(self.max_audio_size * 1024 * 1024)

@@ -1,0 +1,1 @@
+"""Trains and measures the starter models on synthesized speech: `python -m starter --help`."""

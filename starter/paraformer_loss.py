@@ -1,0 +1,131 @@
+"""The recognizer's training loss: FunASR's own terms, and a CIF predictor that is told when characters begin.
+
+The synthesizer knows the time of every character, so the predictor's weights (the alphas, whose running sum fires
+a token at each whole number) are trained on them directly instead of on the number of tokens alone. Counting then
+works after a few hundred steps and at any length, and the firing times are usable as character times.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from funasr.models.paraformer.cif_predictor import cif_v1
+from funasr.models.paraformer.model import Paraformer
+from funasr.models.transformer.utils.add_sos_eos import add_sos_eos
+from funasr.models.transformer.utils.nets_utils import make_pad_mask
+from torch.nn import functional
+
+from starter.paraformer_batches import IGNORE, Batch
+
+_FIRING_DELAY = 2.0
+"""Encoder frames from a character's begin to its firing. FunASR's `ts_prediction_lfr6_standard` takes 1.5 frames
+off the index of the firing frame, and the firing instant lies half a frame into it on average."""
+_WINDOW = 4.0
+"""A character's weight is spread over at most so many frames before it fires."""
+_HEAD_START = 0.15
+"""Share of the next weight that comes right after a firing. Without it the running sum would rest at a whole number
+during a pause, and the smallest error would delay the firing to the end of the pause."""
+_LEAST_GAP = 0.8
+
+_CTC_WEIGHT, _WINDOW_WEIGHT, _SPAN_WEIGHT, _COUNT_WEIGHT = 0.5, 0.5, 0.5, 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    total: torch.Tensor
+    attention: float
+    ctc: float
+    timing: float
+
+
+def raw_alphas(model: Paraformer, encoded: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """CifPredictorV2's weights before any scaling, [batch, frames]; mask: [batch, frames], 1 inside the clip."""
+    predictor = model.predictor
+    context = torch.relu(predictor.cif_conv1d(predictor.pad(encoded.transpose(1, 2)))).transpose(1, 2)
+    return torch.sigmoid(predictor.cif_output(context)).squeeze(-1) * mask
+
+
+def firing_times(begins: torch.Tensor, ends: torch.Tensor, frames: int) -> torch.Tensor:
+    """When each of the n characters and the end token should fire, [n + 1] in encoder frames, increasing."""
+    times = torch.cat([begins, ends[-1:]]) + _FIRING_DELAY
+    count = len(times)
+    latest = frames - _LEAST_GAP * torch.arange(count - 1, -1, -1, dtype=times.dtype)
+    return torch.minimum(times, latest).clamp_min(0.5)
+
+
+def alpha_targets(firing: torch.Tensor, frames: int) -> torch.Tensor:
+    """The weight of every frame, [frames], whose running sum reaches i + 1 at `firing`[i]."""
+    knots, sums = [0.0], [0.0]
+    for index, time in enumerate(firing.tolist()):
+        begin = max(knots[-1], time - _WINDOW)
+        if begin > knots[-1] + 1:
+            if index > 0:
+                knots.append(knots[-1] + 1)
+                sums.append(index + _HEAD_START)
+            if begin > knots[-1]:
+                knots.append(begin)
+                sums.append(sums[-1])
+        knots.append(time)
+        sums.append(index + 1.0)
+    return _interpolate(torch.arange(frames + 1.0), torch.tensor(knots), torch.tensor(sums)).diff()
+
+
+def _interpolate(points: torch.Tensor, knots: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """Piecewise linear through (knots, values), constant outside; differentiable in `values`."""
+    right = torch.searchsorted(knots, points).clamp(1, len(knots) - 1)
+    left = right - 1
+    share = ((points - knots[left]) / (knots[right] - knots[left]).clamp_min(1e-6)).clamp(0, 1)
+    return values[left] + share * (values[right] - values[left])
+
+
+def _timing_loss(alphas: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """Per token: weights off their frames, weight between two firings other than 1, and sum other than n + 1."""
+    off_frame, off_span = alphas.new_zeros(()), alphas.new_zeros(())
+    for row, (begins, ends) in enumerate(zip(batch.begins, batch.ends, strict=True)):
+        frames = int(batch.speech_lengths[row])
+        if len(begins) == 0:
+            continue
+        firing = firing_times(begins, ends, frames)
+        off_frame = off_frame + (alphas[row, :frames] - alpha_targets(firing, frames)).abs().sum()
+        running = torch.cat([alphas.new_zeros(1), alphas[row, :frames].cumsum(0)])
+        reached = _interpolate(firing, torch.arange(frames + 1.0), running)
+        off_span = off_span + (reached.diff(prepend=alphas.new_zeros(1)) - 1).abs().sum()
+    tokens = batch.lengths + 1
+    off_count = (alphas.sum(1) - tokens).abs().sum()
+    weighted = _WINDOW_WEIGHT * off_frame + _SPAN_WEIGHT * off_span + _COUNT_WEIGHT * off_count
+    return weighted / tokens.sum()
+
+
+def _ctc_loss(model: Paraformer, encoded: torch.Tensor, batch: Batch) -> torch.Tensor:
+    log_probabilities = model.ctc.ctc_lo(encoded).log_softmax(-1).transpose(0, 1)
+    loss = functional.ctc_loss(
+        log_probabilities,
+        batch.ids.clamp_min(0),
+        batch.speech_lengths,
+        batch.lengths,
+        blank=model.blank_id,
+        reduction="sum",
+        zero_infinity=True,
+    )
+    return loss / (batch.lengths + 1).sum()
+
+
+def losses(model: Paraformer, batch: Batch) -> Losses:
+    """All terms per token. The decoder sees glancing-sampled true tokens as in `Paraformer.sampler`."""
+    encoded, lengths = model.encode(batch.speech, batch.speech_lengths)
+    mask = (~make_pad_mask(lengths, maxlen=encoded.shape[1])).float()
+    alphas = raw_alphas(model, encoded, mask)
+    targets = add_sos_eos(batch.ids, model.sos, model.eos, IGNORE)[1]
+    target_lengths = batch.lengths + 1
+    # A hair more than the whole number, so that rounding never swallows the last token.
+    scale = target_lengths * (1 + 1e-4) / alphas.sum(1).clamp_min(1e-3)
+    embeddings, _ = cif_v1(encoded, alphas * scale[:, None], 1.0)
+    embeddings = embeddings[:, : targets.shape[1]]
+    sampled, _ = model.sampler(encoded, lengths, targets, target_lengths, embeddings)
+    decoded = model.decoder(encoded, lengths, sampled, target_lengths)[0]
+    attention = model.criterion_att(decoded, targets)
+    ctc = _ctc_loss(model, encoded, batch)
+    timing = _timing_loss(alphas, batch)
+    total = attention + _CTC_WEIGHT * ctc + timing
+    return Losses(total, float(attention.detach()), float(ctc.detach()), float(timing.detach()))

@@ -1,0 +1,179 @@
+"""The recognizer's training loop: resumable, within a wall-clock budget, on several processes."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from starter.data_parallel import average_gradients, launch
+from starter.paraformer_batches import Batcher, merge_shards, open_cache, statistics
+from starter.paraformer_data import TOKENS, UTTERANCES_PER_SHARD, make_shards
+from starter.paraformer_evaluation import DevSet, make_dev_set
+from starter.paraformer_loss import Losses, losses
+from starter.paraformer_model import build, export
+from starter.paraformer_positions import RandomPositions
+from starter.registry import TrainOptions, save_facts
+
+SHARDS = 100
+_FRAMES_PER_BATCH = 1400
+_PEAK_RATE, _LAST_RATE, _WARMUP_STEPS = 1.2e-3, 2e-5, 250
+_AVERAGE_DECAY = 0.998
+_CHECK_SECONDS = 150.0
+_USABLE_CER = 0.20
+
+
+@dataclass
+class _State:
+    """What a checkpoint holds besides weights: where the training stands."""
+
+    step: int = 0
+    epoch: int = 0
+    seconds: float = 0.0
+
+
+def _learning_rate(step: int, progress: float) -> float:
+    """Linear warm-up by steps, then half a cosine over the time budget (`progress` 0 to 1)."""
+    warm = min(1.0, (step + 1) / _WARMUP_STEPS)
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    return warm * (_LAST_RATE + (_PEAK_RATE - _LAST_RATE) * cosine)
+
+
+class _Run:
+    """One process of the training."""
+
+    def __init__(self, rank: int, processes: int, options: TrainOptions, data: Path) -> None:
+        torch.manual_seed(options.seed)
+        self.rank, self.options = rank, options
+        self.model = build(ctc_weight=0.5)
+        self.model.encoder.embed = RandomPositions()
+        self.optimizer = torch.optim.Adam(self.model.parameters(), betas=(0.9, 0.98), eps=1e-8)
+        self.average = {key: value.clone() for key, value in self.model.state_dict().items()}
+        self.state = _State()
+        self.cache = open_cache(data)
+        self.mean, self.deviation = statistics(self.cache)
+        self.checkpoint = options.work / "checkpoint.pt"
+        self._resume()
+        torch.manual_seed(options.seed + 1000 * self.state.step + rank)
+        self.batcher = Batcher(
+            self.cache,
+            self.mean,
+            self.deviation,
+            seed=options.seed + self.state.step,
+            frames=_FRAMES_PER_BATCH,
+            rank=rank,
+            processes=processes,
+        )
+
+    def _resume(self) -> None:
+        if not self.checkpoint.exists():
+            return
+        saved: dict[str, Any] = torch.load(self.checkpoint, weights_only=True)
+        self.model.load_state_dict(saved["model"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.average = saved["average"]
+        self.state = _State(**saved["state"])
+
+    def save(self) -> None:
+        partial = self.checkpoint.with_suffix(".partial")
+        saved = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average,
+            "state": vars(self.state),
+        }
+        torch.save(saved, partial)
+        partial.rename(self.checkpoint)
+
+    def step(self, batch: Any, seconds: float) -> tuple[Losses, float]:
+        """One update; returns this process's losses and rank 0's clock, on which all processes agree."""
+        terms = losses(self.model, batch)
+        self.optimizer.zero_grad()
+        terms.total.backward()  # type: ignore[no-untyped-call]
+        clock = average_gradients(self.model, seconds * dist.get_world_size() if self.rank == 0 else 0.0)
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
+        rate = _learning_rate(self.state.step, clock / (60 * self.options.minutes))
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.state.step += 1
+        decay = min(_AVERAGE_DECAY, (1 + self.state.step) / (10 + self.state.step))
+        if self.rank == 0:
+            for key, value in self.model.state_dict().items():
+                self.average[key].lerp_(value, 1 - decay)
+        return terms, clock
+
+
+def _facts(run: _Run, cer: float) -> dict[str, str | int | float]:
+    return {
+        "data": f"{SHARDS * UTTERANCES_PER_SHARD} synthesized utterances, {run.cache.seconds / 3600:.1f} hours",
+        "characters": len(TOKENS) - 4,
+        "parameters": sum(value.numel() for key, value in run.average.items() if not key.startswith("ctc.")),
+        "training minutes": round(run.state.seconds / 60, 1),
+        "processes of one thread": run.options.processes,
+        "updates": run.state.step,
+        "passes over the data": run.state.epoch,
+        "seed": run.options.seed,
+        "CER on development sentences (%)": round(100 * cer, 2),
+    }
+
+
+def _check(run: _Run, dev: DevSet, console: Console, terms: Losses) -> float:
+    """Save, measure the averaged weights, and put them out if they are usable."""
+    run.save()
+    scorer = build(ctc_weight=0.5)
+    scorer.load_state_dict(run.average)
+    cer, unseen = dev.score(scorer, run.mean, run.deviation)
+    console.log(
+        f"{run.state.seconds / 60:5.1f} min, step {run.state.step}, epoch {run.state.epoch}: CER {100 * cer:.1f} %, "
+        f"unseen voices {100 * unseen:.1f} % (loss: tokens {terms.attention:.2f}, CTC {terms.ctc:.2f}, "
+        f"timing {terms.timing:.2f})"
+    )
+    if cer < _USABLE_CER:
+        export(run.options.output, run.average, run.mean, run.deviation)
+        save_facts(run.options.output, _facts(run, cer))
+    return cer
+
+
+def _work(rank: int, processes: int, options: TrainOptions, data: Path, dev: DevSet) -> None:
+    run = _Run(rank, processes, options, data)
+    console = Console()
+    begun = time.monotonic() - run.state.seconds
+    checked = time.monotonic()
+    cer = 1.0
+    with Progress(
+        TextColumn("training"), BarColumn(), TextColumn("{task.fields[status]}"), TimeElapsedColumn(),
+        console=console, disable=rank != 0,
+    ) as progress:  # fmt: skip
+        task = progress.add_task("", total=options.minutes * 60, completed=run.state.seconds, status="")
+        for epoch, batch in run.batcher.epochs(run.state.epoch):
+            terms, clock = run.step(batch, time.monotonic() - begun)
+            run.state.epoch, run.state.seconds = epoch, clock
+            status = f"step {run.state.step}, loss {float(terms.total.detach()):.2f}, CER {100 * cer:.1f} %"
+            progress.update(task, completed=clock, status=status)
+            finished = clock >= options.minutes * 60
+            if rank == 0 and (finished or time.monotonic() - checked > _CHECK_SECONDS):
+                cer = _check(run, dev, console, terms)
+                checked = time.monotonic()
+            if finished:
+                break
+    dist.barrier()
+
+
+def train_paraformer(options: TrainOptions) -> None:
+    """Synthesize what is missing, then train until the budget is spent and export the averaged weights."""
+    shards = make_shards(options.work / "data", SHARDS, options.seed, options.processes + 1)
+    merged = options.work / "merged"
+    merged.mkdir(parents=True, exist_ok=True)
+    merge_shards(shards, merged)
+    options.output.mkdir(parents=True, exist_ok=True)
+    launch(_work, options.processes, options, merged, make_dev_set(options.seed))
+
+
