@@ -12,7 +12,16 @@ from ray import serve
 from deployments.engines.base import Pcm, Recognition
 from deployments.engines.paraformer_torch import ParaformerTorchEngine
 from deployments.messages import SAMPLE_RATE, RecognitionRequest
-from deployments.replica import Batcher, Failed, Queued, read_audio, replica_device, replica_threads, unwrap
+from deployments.replica import (
+    Batcher,
+    Failed,
+    Queued,
+    read_audio,
+    replica_device,
+    replica_threads,
+    resize,
+    unwrap,
+)
 
 
 class ParaformerConfig(BaseModel):
@@ -53,8 +62,7 @@ class Paraformer:
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         self._config = ParaformerConfig(**user_config)
-        self._run.set_max_batch_size(self._config.max_batch_seconds)
-        self._run.set_batch_wait_timeout_s(self._config.batch_wait_seconds)
+        resize(self._run, self._config.max_batch_seconds, self._config.batch_wait_seconds)
 
     async def transcribe(self, request: RecognitionRequest) -> Recognition:
         """Recognize one segment; word times are milliseconds from its begin."""

@@ -9,7 +9,15 @@ from ray import serve
 
 from deployments.engines.punctuation_ct import CtPunctuationEngine
 from deployments.messages import PunctuationRequest
-from deployments.replica import Batcher, Failed, Queued, replica_device, replica_threads, unwrap
+from deployments.replica import (
+    Batcher,
+    Failed,
+    Queued,
+    replica_device,
+    replica_threads,
+    resize,
+    unwrap,
+)
 
 
 class PunctuationConfig(BaseModel):
@@ -27,15 +35,16 @@ class Punctuation:
     """Serves an engine that implements :class:`deployments.engines.base.PunctuationEngine`."""
 
     def __init__(self, model_dir: str, device: str) -> None:
-        engine = CtPunctuationEngine(Path(model_dir), threads=replica_threads(), device=replica_device(device))
+        engine = CtPunctuationEngine(
+            Path(model_dir), threads=replica_threads(), device=replica_device(device)
+        )
         engine.punctuate([["你", "好"]])
         self._batcher = Batcher(engine.punctuate)
         self._config = PunctuationConfig()
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         self._config = PunctuationConfig(**user_config)
-        self._run.set_max_batch_size(self._config.max_batch_texts)
-        self._run.set_batch_wait_timeout_s(self._config.batch_wait_seconds)
+        resize(self._run, self._config.max_batch_texts, self._config.batch_wait_seconds)
 
     async def punctuate(self, request: PunctuationRequest) -> list[str]:
         """The full-width mark after each word, ``""`` where there is none."""

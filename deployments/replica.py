@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import ray
@@ -28,15 +28,19 @@ def replica_threads() -> int:
 
     Taken from Ray and not from the machine, since oversubscribed threads halve the throughput of a CPU.
     """
-    assigned = ray.get_runtime_context().get_assigned_resources()
-    return max(1, int(assigned.get("CPU", 1)))
+    return max(1, int(_assigned("CPU")))
 
 
 def replica_device(device: str) -> str:
     """``auto`` means CUDA where Ray gave this replica a share of a GPU, else the CPU."""
     if device != "auto":
         return device
-    return "cuda" if ray.get_runtime_context().get_assigned_resources().get("GPU") else "cpu"
+    return "cuda" if _assigned("GPU") > 0 else "cpu"
+
+
+def _assigned(resource: str) -> float:
+    context: Any = ray.get_runtime_context()
+    return float(context.get_assigned_resources().get(resource, 0))
 
 
 async def read_audio(audio: AudioSlice) -> Pcm:
@@ -100,6 +104,12 @@ def unwrap(outcome: Result | Failed) -> Result:
     if isinstance(outcome, Failed):
         raise outcome.error
     return outcome
+
+
+def resize(batched: Any, size: int, wait_seconds: float) -> None:
+    """Change the limits of a method under ``@serve.batch`` while it runs."""
+    batched.set_max_batch_size(size)
+    batched.set_batch_wait_timeout_s(wait_seconds)
 
 
 class Batcher(Generic[Item, Result]):

@@ -14,7 +14,16 @@ from ray import serve
 from deployments.engines.base import VadBlock, VadOptions, VadResult
 from deployments.engines.vad_fsmn import FsmnVadEngine
 from deployments.messages import SAMPLE_RATE, VadRequest
-from deployments.replica import Batcher, Failed, Queued, read_audio, replica_device, replica_threads, unwrap
+from deployments.replica import (
+    Batcher,
+    Failed,
+    Queued,
+    read_audio,
+    replica_device,
+    replica_threads,
+    resize,
+    unwrap,
+)
 
 
 class VadConfig(BaseModel):
@@ -39,8 +48,7 @@ class Vad:
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         self._config = VadConfig(**user_config)
-        self._run.set_max_batch_size(self._config.max_batch_blocks)
-        self._run.set_batch_wait_timeout_s(self._config.batch_wait_seconds)
+        resize(self._run, self._config.max_batch_blocks, self._config.batch_wait_seconds)
 
     async def detect(self, request: VadRequest) -> VadResult:
         """Find the speech in the next block of a recording."""

@@ -1,6 +1,6 @@
 """The whole graph on one screen."""
 
-from typing import Any
+from typing import Any, cast
 
 from ray.serve import Application
 
@@ -24,16 +24,15 @@ def build(args: dict[str, Any]) -> Application:
             starts, because Serve would restart a replica that fails on it many times over.
     """
     settings = Settings(**args)
-    logs = {"log_level": settings.log_level}
 
     def model(reference: str) -> str:
         return str(find_model(reference, settings.modelscope_path))
 
-    vad = Vad.options(logging_config=logs).bind(model(settings.vad_model), settings.device)
-    paraformer = Paraformer.options(logging_config=logs).bind(
-        model(settings.paraformer_model), settings.device, settings.precision
-    )
-    punctuation = Punctuation.options(logging_config=logs).bind(
-        model(settings.punctuation_model), settings.device
-    )
-    return Ingress.options(logging_config=logs).bind(settings, vad, paraformer, punctuation)
+    def node(deployment: Any, *init_args: Any) -> Application:
+        logs = {"log_level": settings.log_level}
+        return cast(Application, deployment.options(logging_config=logs).bind(*init_args))
+
+    vad = node(Vad, model(settings.vad_model), settings.device)
+    paraformer = node(Paraformer, model(settings.paraformer_model), settings.device, settings.precision)
+    punctuation = node(Punctuation, model(settings.punctuation_model), settings.device)
+    return node(Ingress, settings, vad, paraformer, punctuation)

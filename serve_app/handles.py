@@ -8,7 +8,7 @@ from typing import Any
 import ray
 from ray.exceptions import NodeDiedError, RayActorError, RaySystemError, WorkerCrashedError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
-from ray.serve.handle import DeploymentHandle, DeploymentResponse
+from ray.serve.handle import DeploymentHandle
 
 from deployments.messages import (
     AudioPiece,
@@ -73,7 +73,7 @@ class ServeGraph:
         )
         return result
 
-    async def _call(self, name: str, send: Callable[[], DeploymentResponse[Any]]) -> Any:
+    async def _call(self, name: str, send: Callable[[], Any]) -> Any:
         pause = _FIRST_PAUSE
         for attempt in range(1, _ATTEMPTS + 1):
             try:

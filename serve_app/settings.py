@@ -71,7 +71,7 @@ class Settings(BaseSettings):
     """Shortest recording, in seconds."""
 
     max_segment_sec: float = Field(90, ge=5, le=120)
-    """No stretch longer than this goes to the recognizer, in seconds; longer speech is cut where it is quietest."""
+    """No stretch longer than this goes to the recognizer, in seconds; speech above it is cut where quiet."""
 
     merge_segment_sec: float = Field(20, ge=0, le=120)
     """Neighboring stretches of speech are joined up to this length, in seconds; 0 joins none."""

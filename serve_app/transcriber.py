@@ -49,7 +49,7 @@ class Transcriber:
         """
         if self._active >= self._max_files:
             raise Overloaded(
-                f"The server is working on {self._active} files, its limit; please send this one again later.",
+                f"The server is working on {self._active} files, its limit; please try again later.",
                 _RETRY_AFTER_SECONDS,
             )
         self._active += 1

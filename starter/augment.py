@@ -26,9 +26,10 @@ _MP3_BIT_RATE = 32_000
 def degrade(samples: Samples, kind: Kind, rng: np.random.Generator) -> Samples:
     """The same number of samples (16 kHz mono, float32 in [-1, 1]) after one of the `KINDS`.
 
-    clean: unchanged. light: white or pink noise at 15 to 40 dB SNR and a random gain. noise10: the same at 10 dB.
+    clean: unchanged. light: colored noise at 15 to 40 dB SNR and a random gain. noise10: the same at 10 dB.
     telephony: 300-3400 Hz at 8 kHz through 8-bit mu-law and back. mp3: coded at 32 kbit/s and decoded.
-    SNR compares the noise with the louder parts of the signal (see `add_noise`). Raises ValueError on another kind.
+    SNR compares the noise with the louder parts of the signal (see `add_noise`). Raises ValueError on
+    another kind.
     """
     if kind == "clean" or len(samples) == 0:
         return samples
@@ -44,7 +45,7 @@ def degrade(samples: Samples, kind: Kind, rng: np.random.Generator) -> Samples:
 
 
 def random_degradation(samples: Samples, rng: np.random.Generator) -> Samples:
-    """For training: telephony or MP3 now and then, noise at 3 to 40 dB on three clips of four, and a random gain."""
+    """For training: telephony or MP3 now and then, noise at 3 to 40 dB on three of four, a random gain."""
     channel = rng.random()
     if channel < 0.15:
         samples = telephony(samples)
@@ -70,10 +71,10 @@ def pad(samples: Samples, lead: float, tail: float) -> Samples:
 
 
 def add_noise(samples: Samples, snr_db: float, rng: np.random.Generator) -> Samples:
-    """With white (exponent 0) to brown-ish (1.5) noise under it; never above full scale.
+    """With white, pink or another colored noise under it; never above full scale.
 
-    The signal's level is its RMS over the 20 ms blocks within 30 dB of the loudest one, so that pauses in a clip
-    do not lower the noise.
+    The signal's level is its RMS over the 20 ms blocks within 30 dB of the loudest one, so that pauses in a
+    clip do not lower the noise.
     """
     level = speech_level(samples)
     if level == 0.0:
@@ -94,7 +95,7 @@ def speech_level(samples: Samples) -> float:
 
 
 def telephony(samples: Samples) -> Samples:
-    """Through a narrow-band telephone line: 300-3400 Hz, 8 kHz, 8-bit mu-law (ITU-T G.711), back to 16 kHz."""
+    """Through a narrow-band telephone line: 300-3400 Hz, 8 kHz, 8-bit mu-law (ITU-T G.711), and back."""
     narrow = soxr.resample(samples, SAMPLE_RATE, SAMPLE_RATE // 2)
     band = butter(4, (300, 3400), btype="bandpass", fs=SAMPLE_RATE // 2, output="sos")
     narrow = np.clip(sosfilt(band, narrow), -1, 1)

@@ -1,7 +1,7 @@
 """Sounds that hold no speech: what a recognizer must answer with nothing.
 
-Every function takes a length in samples at 16 kHz and gives float32 in [-1, 1]. All chance comes from the `rng`
-that is passed in, so a seed gives the same clip again.
+Every function takes a length in samples at 16 kHz and gives float32 in [-1, 1]. All chance comes from the
+`rng` that is passed in, so a seed gives the same clip again.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def hum(length: int, rng: np.random.Generator) -> Samples:
 
 
 def clicks(length: int, rng: np.random.Generator) -> Samples:
-    """Impulses and short decaying rings (keyboard, line clicks), one to eight a second, over a faint noise floor."""
+    """Impulses and short decaying rings (keyboard, line clicks), one to eight a second, over faint noise."""
     wave = 10 ** rng.uniform(-5, -3) * rng.standard_normal(length)
     for _ in range(max(1, int(length / SAMPLE_RATE * rng.uniform(1, 8)))):
         start = int(rng.integers(0, max(1, length)))

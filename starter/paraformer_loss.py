@@ -111,9 +111,15 @@ def _ctc_loss(model: Paraformer, encoded: torch.Tensor, batch: Batch) -> torch.T
     return loss / (batch.lengths + 1).sum()
 
 
-def losses(model: Paraformer, batch: Batch) -> Losses:
-    """All terms per token. The decoder sees glancing-sampled true tokens as in `Paraformer.sampler`."""
-    encoded, lengths = model.encode(batch.speech, batch.speech_lengths)
+def losses(model: Paraformer, batch: Batch, low_precision: bool = False) -> Losses:
+    """All terms per token. The decoder sees glancing-sampled true tokens as in `Paraformer.sampler`.
+
+    low_precision: run encoder and decoder in bf16 (1.6 times as fast on a CPU with avx512_bf16); the losses and the
+    predictor stay in fp32.
+    """
+    with torch.autocast("cpu", torch.bfloat16, enabled=low_precision):
+        encoded, lengths = model.encode(batch.speech, batch.speech_lengths)
+    encoded = encoded.float()
     mask = (~make_pad_mask(lengths, maxlen=encoded.shape[1])).float()
     alphas = raw_alphas(model, encoded, mask)
     targets = add_sos_eos(batch.ids, model.sos, model.eos, IGNORE)[1]
@@ -122,9 +128,10 @@ def losses(model: Paraformer, batch: Batch) -> Losses:
     scale = target_lengths * (1 + 1e-4) / alphas.sum(1).clamp_min(1e-3)
     embeddings, _ = cif_v1(encoded, alphas * scale[:, None], 1.0)
     embeddings = embeddings[:, : targets.shape[1]]
-    sampled, _ = model.sampler(encoded, lengths, targets, target_lengths, embeddings)
-    decoded = model.decoder(encoded, lengths, sampled, target_lengths)[0]
-    attention = model.criterion_att(decoded, targets)
+    with torch.autocast("cpu", torch.bfloat16, enabled=low_precision):
+        sampled, _ = model.sampler(encoded, lengths, targets, target_lengths, embeddings)
+        decoded = model.decoder(encoded, lengths, sampled, target_lengths)[0]
+    attention = model.criterion_att(decoded.float(), targets)
     ctc = _ctc_loss(model, encoded, batch)
     timing = _timing_loss(alphas, batch)
     total = attention + _CTC_WEIGHT * ctc + timing

@@ -60,6 +60,8 @@ class _Run:
         self.cache = open_cache(data)
         self.mean, self.deviation = statistics(self.cache)
         self.checkpoint = options.work / "checkpoint.pt"
+        capabilities = torch.cpu.get_capabilities()
+        self.low_precision = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
         self._resume()
         torch.manual_seed(options.seed + 1000 * self.state.step + rank)
         self.batcher = Batcher(
@@ -94,7 +96,7 @@ class _Run:
 
     def step(self, batch: Any, seconds: float) -> tuple[Losses, float]:
         """One update; returns this process's losses and rank 0's clock, on which all processes agree."""
-        terms = losses(self.model, batch)
+        terms = losses(self.model, batch, self.low_precision)
         self.optimizer.zero_grad()
         terms.total.backward()  # type: ignore[no-untyped-call]
         clock = average_gradients(self.model, seconds * dist.get_world_size() if self.rank == 0 else 0.0)

@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import json
-import math
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from funasr.models.ct_transformer.model import CTTransformer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from starter.punctuation_data import MARK_NAMES, PADDING, TOKENS, training_batch
+from starter.punctuation_data import MARK_NAMES, PADDING, TOKENS, UNKNOWN, training_batch
 from starter.punctuation_evaluate import measure
 from starter.registry import Row, TrainOptions, save_facts
+from starter.training import Schedule, optimize, write_model
 
 DEFAULT_MINUTES = 8.0
 
 ABOUT = """
 FunASR's `CTTransformer` (three self-attention blocks of width 128 with memory, one token a character), which
-puts ，。？、 into unpunctuated Chinese text, a single sentence or a stream of any length. It was trained from
-scratch on generated sentences and talks of the starter grammar, where commas follow a rule; characters that the
-grammar does not have count as unknown.
+puts ，。？、 into unpunctuated Chinese text, a single sentence or a stream of any length. It was trained
+from scratch on generated sentences and talks of the starter grammar, where commas follow a rule; characters
+that the grammar does not have count as unknown.
 
-How it was measured. Text goes through `funasr.AutoModel.generate` without its marks. A mark counts as right if
-the same mark stands behind the same character. "sentence" is one held-out sentence, "paragraph" three to eight
-of them, "stream" at least 400 characters. FunASR itself closes every text with 。 where the model put nothing.
+How it was measured. Text goes through `funasr.AutoModel.generate` without its marks. A mark counts as right
+if the same mark stands behind the same character. "sentence" is one held-out sentence, "paragraph" three to
+eight of them, "stream" at least 400 characters. FunASR itself ends every text with 。 where the model put
+nothing.
 """
 
 _ENCODER: dict[str, Any] = {
@@ -71,7 +69,13 @@ def train(options: TrainOptions) -> None:
     torch.manual_seed(options.seed)
     model = CTTransformer(encoder="SANMEncoder", encoder_conf=_ENCODER, vocab_size=len(TOKENS), **_MODEL)
     steps = max(2 * _WARMUP, round(options.minutes * _STEPS_PER_MINUTE))
-    minutes = _optimize(model, steps, options)
+    minutes = optimize(
+        model,
+        lambda step: _loss(model, options.seed * 1_000_003 + step),
+        Schedule(steps, _PEAK_RATE, _WARMUP),
+        options.work / f"checkpoint-{options.seed}-{steps}.pt",
+        "ct-punc",
+    )
     export(model, options.output)
     save_facts(
         options.output,
@@ -92,97 +96,30 @@ def evaluate(model_dir: Path) -> list[Row]:
 
 
 def export(model: CTTransformer, model_dir: Path) -> None:
-    """Write the model as a ModelScope directory, weights in float16."""
-    model_dir.mkdir(parents=True, exist_ok=True)
-    torch.save({name: weight.half() for name, weight in model.state_dict().items()}, model_dir / "model.pt")
+    """Write the model as a ModelScope directory."""
     config = {
         "model": "CTTransformer",
         "model_conf": _MODEL,
         "encoder": "SANMEncoder",
         "encoder_conf": _ENCODER,
         "tokenizer": "CharTokenizer",
-        "tokenizer_conf": {"unk_symbol": "<unk>"},
+        "tokenizer_conf": {"unk_symbol": UNKNOWN},
     }
-    text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-    (model_dir / "config.yaml").write_text(text, "utf-8")
+    files = {"tokenizer_conf": {"token_list": "tokens.json"}}
+    write_model(model_dir, dict(model.state_dict()), config, "punctuation", files)
     tokens = json.dumps(TOKENS, ensure_ascii=False, indent=0)
     (model_dir / "tokens.json").write_text(tokens + "\n", "utf-8")
-    layout = {
-        "framework": "pytorch",
-        "task": "punctuation",
-        "model": {"type": "pytorch"},
-        "file_path_metas": {
-            "init_param": "model.pt",
-            "config": "config.yaml",
-            "tokenizer_conf": {"token_list": "tokens.json"},
-        },
-    }
-    (model_dir / "configuration.json").write_text(json.dumps(layout, indent=2) + "\n", "utf-8")
 
 
-def _optimize(model: CTTransformer, steps: int, options: TrainOptions) -> float:
-    """Train in place, from the last checkpoint if there is one; the minutes it took in all."""
-    checkpoint = options.work / f"checkpoint-{options.seed}-{steps}.pt"
-    optimizer = torch.optim.AdamW(model.parameters(), lr=_PEAK_RATE, betas=(0.9, 0.98), weight_decay=1e-2)
-    step, spent = _resume(checkpoint, model, optimizer)
-    model.train()
-    begun = time.monotonic()
-    with _progress() as progress:
-        task = progress.add_task("ct-punc", total=steps, completed=step)
-        while step < steps:
-            # Dropout must not depend on where an interrupted training was taken up again.
-            torch.manual_seed(options.seed * 1_000_003 + step)
-            loss = _loss(model, training_batch(options.seed * 1_000_003 + step))
-            for group in optimizer.param_groups:
-                group["lr"] = _learning_rate(step, steps)
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-            optimizer.step()
-            step += 1
-            progress.update(task, completed=step, description=f"ct-punc loss {loss.item():.3f}")
-            if step % 100 == 0 or step == steps:
-                _save(checkpoint, model, optimizer, step, spent + (time.monotonic() - begun) / 60)
-    model.eval()
-    return spent + (time.monotonic() - begun) / 60
+def _loss(model: CTTransformer, seed: int) -> torch.Tensor:
+    """Cross-entropy over the marks of the batch with that seed, by the scores before the softmax.
 
-
-def _loss(model: CTTransformer, batch: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    """Cross-entropy over the marks. CTTransformer.forward would need `punc_weight` as a tensor, which a
-    configuration file cannot give it."""
-    ids, lengths, marks = batch
+    CTTransformer.forward would need `punc_weight` as a tensor, which a configuration file cannot give it.
+    """
+    # Dropout must not depend on where an interrupted training was taken up again.
+    torch.manual_seed(seed)
+    ids, lengths, marks = training_batch(seed)
     scores, _ = model.punc_forward(ids, lengths)
     return torch.nn.functional.cross_entropy(
         scores.flatten(0, 1), marks.flatten(), ignore_index=PADDING, label_smoothing=_SMOOTHING
-    )
-
-
-def _learning_rate(step: int, steps: int) -> float:
-    """Linear warm-up, then a cosine down to nothing."""
-    if step < _WARMUP:
-        return _PEAK_RATE * (step + 1) / _WARMUP
-    return _PEAK_RATE * 0.5 * (1 + math.cos(math.pi * (step - _WARMUP) / (steps - _WARMUP)))
-
-
-def _save(
-    path: Path, model: CTTransformer, optimizer: torch.optim.Optimizer, step: int, minutes: float
-) -> None:
-    partial = path.with_suffix(".partial")
-    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
-    torch.save({**state, "minutes": minutes}, partial)
-    partial.replace(path)
-
-
-def _resume(path: Path, model: CTTransformer, optimizer: torch.optim.Optimizer) -> tuple[int, float]:
-    if not path.exists():
-        return 0, 0.0
-    state = torch.load(path)
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    return int(state["step"]), float(state["minutes"])
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     )

@@ -1,8 +1,8 @@
 """Speech from espeak-ng, in this process, with the time of every character.
 
-libespeak-ng is called through ctypes because the `espeak-ng` program gives no event times. The library keeps one
-voice and one callback per process: use one `Synthesizer` per process and do not call it from several threads.
-Its interface is documented in espeak-ng's `speak_lib.h`.
+libespeak-ng is called through ctypes because the `espeak-ng` program gives no event times. The library keeps
+one voice and one callback per process: use one `Synthesizer` per process and do not call it from several
+threads. Its interface is documented in espeak-ng's `speak_lib.h`.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class SynthesisError(RuntimeError):
 
 
 def count_units(pinyin_input: str) -> int:
-    """Number of things `Synthesizer.speak` gives a time to: Chinese characters and numbered pinyin syllables."""
+    """What `Synthesizer.speak` gives times to: the number of Chinese characters and pinyin syllables."""
     return len(_UNIT.findall(pinyin_input))
 
 
@@ -97,11 +97,12 @@ class Synthesizer:
         self._library.espeak_SetSynthCallback(self._callback)
 
     def speak(self, pinyin_input: str, voice: Voice) -> Utterance:
-        """Speech for Chinese characters, numbered pinyin syllables ("yin2 hang2") and punctuation, mixed at will.
+        """Speech for Chinese characters, pinyin syllables ("yin2 hang2") and punctuation, mixed at will.
 
         A character's begin is espeak's WORD event; its end is the first pause or word-boundary phoneme after
-        that, so a pause at a comma belongs to no character. Raises SynthesisError on an unknown variant, or when
-        espeak's words are not one to one with the characters.
+        that, so a pause at a comma belongs to no character. In a fresh process the same calls give the same
+        samples; later they differ a little, since espeak carries the state of its oscillators over. Raises
+        SynthesisError on an unknown variant, or when espeak's words are not one to one with the characters.
         """
         self._select(voice)
         self._chunks.clear()
@@ -110,7 +111,7 @@ class Synthesizer:
         self._library.espeak_Synth(text, len(text) + 1, 0, _POS_CHARACTER, 0, _CHARS_UTF8, None, None)
         if not self._chunks:
             return Utterance(np.zeros(0, np.float32), [])
-        # Playing the samples at another rate scales the formants; espeak's own rate was set to undo the tempo.
+        # Playing the samples at another rate scales the formants; espeak was told to speak at another tempo.
         source_rate = self._rate * voice.formant_shift
         raw = np.concatenate(self._chunks).astype(np.float32) / 32768
         samples = soxr.resample(raw, source_rate, SAMPLE_RATE)
@@ -150,7 +151,7 @@ class Synthesizer:
         return 0
 
     def _char_times(self, source_rate: float, duration: float) -> list[tuple[float, float]]:
-        """(begin, end) in seconds of every word event, `source_rate` turning sample positions into seconds."""
+        """(begin, end) in seconds of every word event; `source_rate` turns samples into seconds."""
         times: list[tuple[float, float]] = []
         begin: int | None = None
         for sample, is_word in self._marks:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import math
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from funasr.models.fsmn_vad_streaming.encoder import FSMN
-from numpy.typing import NDArray
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from starter.registry import Row, TrainOptions, save_facts
+from starter.training import Schedule, optimize, progress_bar, write_model
 from starter.vad_data import CONTEXT, ClipMaker, Features, frame_labels, stack
 from starter.vad_evaluate import measure
 from starter.voices import SEEN_VOICES
@@ -116,8 +112,16 @@ def train(options: TrainOptions) -> None:
     mean, deviation = _normalization(mel, labels)
     torch.manual_seed(options.seed)
     encoder = FSMN(**ENCODER)
+    encoder.use_softmax = False
+    batch_loss = _batch_loss(encoder, (mel, labels), (mean, deviation))
     steps = max(2 * _WARMUP, round(options.minutes * _STEPS_PER_MINUTE))
-    minutes = _optimize(encoder, (mel, labels, mean, deviation), steps, options)
+    minutes = optimize(
+        encoder,
+        lambda step: batch_loss(_batch(step, len(mel), options.seed)),
+        Schedule(steps, _PEAK_RATE, _WARMUP),
+        options.work / f"checkpoint-{options.seed}-{steps}.pt",
+        "fsmn-vad",
+    )
     export(encoder, mean, deviation, options.output)
     save_facts(
         options.output,
@@ -137,11 +141,8 @@ def evaluate(model_dir: Path) -> list[Row]:
     return measure(model_dir)
 
 
-def export(encoder: FSMN, mean: NDArray[np.float32], deviation: NDArray[np.float32], model_dir: Path) -> None:
-    """Write the model as a ModelScope directory, weights in float16. mean, deviation: shape (80,)."""
-    model_dir.mkdir(parents=True, exist_ok=True)
-    state = {f"encoder.{name}": weight.half() for name, weight in encoder.state_dict().items()}
-    torch.save(state, model_dir / "model.pt")
+def export(encoder: FSMN, mean: torch.Tensor, deviation: torch.Tensor, model_dir: Path) -> None:
+    """Write the model as a ModelScope directory. mean, deviation: shape (80,)."""
     config = {
         "frontend": "WavFrontendOnline",
         "frontend_conf": FRONTEND,
@@ -150,19 +151,10 @@ def export(encoder: FSMN, mean: NDArray[np.float32], deviation: NDArray[np.float
         "encoder": "FSMN",
         "encoder_conf": ENCODER,
     }
-    (model_dir / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), "utf-8")
+    state = {f"encoder.{name}": weight for name, weight in encoder.state_dict().items()}
+    files = {"frontend_conf": {"cmvn_file": "am.mvn"}}
+    write_model(model_dir, state, config, "voice-activity-detection", files)
     (model_dir / "am.mvn").write_text(_kaldi_normalization(mean, deviation), "utf-8")
-    layout = {
-        "framework": "pytorch",
-        "task": "voice-activity-detection",
-        "model": {"type": "pytorch"},
-        "file_path_metas": {
-            "init_param": "model.pt",
-            "config": "config.yaml",
-            "frontend_conf": {"cmvn_file": "am.mvn"},
-        },
-    }
-    (model_dir / "configuration.json").write_text(json.dumps(layout, indent=2) + "\n", "utf-8")
 
 
 def _training_data(cache: Path, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -170,7 +162,7 @@ def _training_data(cache: Path, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     if not cache.exists():
         maker, features = ClipMaker(seed, "train", SEEN_VOICES), Features(FRONTEND)
         mel, labels = [], []
-        with _progress() as progress:
+        with progress_bar() as progress:
             for _ in progress.track(range(_CLIPS), description="clips"):
                 clip = maker.training_clip(_CLIP_SECONDS)
                 mel.append(features.mel(clip.samples).astype(np.float16))
@@ -182,50 +174,23 @@ def _training_data(cache: Path, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
         return torch.from_numpy(stored["mel"]), torch.from_numpy(stored["labels"])
 
 
-def _normalization(
-    mel: torch.Tensor, labels: torch.Tensor
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _normalization(mel: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and deviation of each band over the clips with speech; digital silence would stretch the scale."""
     frames = mel[labels.any(dim=1)][::4].float().flatten(0, 1)
     frames = frames[frames.mean(dim=1) > 0]
-    return frames.mean(dim=0).numpy(), frames.std(dim=0).numpy()
+    return frames.mean(dim=0), frames.std(dim=0)
 
 
-def _optimize(
-    encoder: FSMN,
-    data: tuple[torch.Tensor, torch.Tensor, NDArray[np.float32], NDArray[np.float32]],
-    steps: int,
-    options: TrainOptions,
-) -> float:
-    """Train in place, from the last checkpoint if there is one; the minutes it took in all."""
-    mel, labels, mean, deviation = data
-    checkpoint = options.work / f"checkpoint-{options.seed}-{steps}.pt"
-    optimizer = torch.optim.AdamW(encoder.parameters(), lr=_PEAK_RATE, weight_decay=1e-2)
-    step, spent = _resume(checkpoint, encoder, optimizer)
-    shift, scale = torch.from_numpy(mean), torch.from_numpy(1 / deviation)
-    encoder.train()
-    encoder.use_softmax = False
-    begun = time.monotonic()
-    with _progress() as progress:
-        task = progress.add_task("fsmn-vad", total=steps, completed=step)
-        while step < steps:
-            rows = _batch(step, len(mel), options.seed)
-            logits = encoder(stack((mel[rows].float() - shift) * scale))
-            loss = _loss(logits, labels[rows])
-            for group in optimizer.param_groups:
-                group["lr"] = _learning_rate(step, steps)
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(encoder.parameters(), 5.0)
-            optimizer.step()
-            step += 1
-            progress.update(task, completed=step, description=f"fsmn-vad loss {loss.item():.3f}")
-            if step % 100 == 0 or step == steps:
-                minutes = spent + (time.monotonic() - begun) / 60
-                _save(checkpoint, encoder, optimizer, step, minutes)
-    encoder.use_softmax = True
-    encoder.eval()
-    return spent + (time.monotonic() - begun) / 60
+def _batch_loss(
+    encoder: FSMN, data: tuple[torch.Tensor, torch.Tensor], normal: tuple[torch.Tensor, torch.Tensor]
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The loss on some rows of `data` (mel, labels), normalized with `normal` (mean, deviation)."""
+    (mel, labels), (mean, deviation) = data, normal
+
+    def loss(rows: torch.Tensor) -> torch.Tensor:
+        return _loss(encoder(stack((mel[rows].float() - mean) / deviation)), labels[rows])
+
+    return loss
 
 
 def _loss(logits: torch.Tensor, speech: torch.Tensor) -> torch.Tensor:
@@ -242,44 +207,12 @@ def _batch(step: int, clips: int, seed: int) -> torch.Tensor:
     return torch.from_numpy(order[index * _BATCH : (index + 1) * _BATCH])
 
 
-def _learning_rate(step: int, steps: int) -> float:
-    """Linear warm-up, then a cosine down to nothing."""
-    if step < _WARMUP:
-        return _PEAK_RATE * (step + 1) / _WARMUP
-    return _PEAK_RATE * 0.5 * (1 + math.cos(math.pi * (step - _WARMUP) / (steps - _WARMUP)))
-
-
-def _save(path: Path, encoder: FSMN, optimizer: torch.optim.Optimizer, step: int, minutes: float) -> None:
-    partial = path.with_suffix(".partial")
-    state = {"encoder": encoder.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
-    torch.save({**state, "minutes": minutes}, partial)
-    partial.replace(path)
-
-
-def _resume(path: Path, encoder: FSMN, optimizer: torch.optim.Optimizer) -> tuple[int, float]:
-    if not path.exists():
-        return 0, 0.0
-    state = torch.load(path)
-    encoder.load_state_dict(state["encoder"])
-    optimizer.load_state_dict(state["optimizer"])
-    return int(state["step"]), float(state["minutes"])
-
-
-def _kaldi_normalization(mean: NDArray[np.float32], deviation: NDArray[np.float32]) -> str:
+def _kaldi_normalization(mean: torch.Tensor, deviation: torch.Tensor) -> str:
     """Kaldi's text form of (x - mean) / deviation, repeated for every frame of the stack."""
     size = CONTEXT * len(mean)
-    shift = " ".join(f"{-value:.6f}" for value in np.tile(mean, CONTEXT))
-    scale = " ".join(f"{1 / value:.6f}" for value in np.tile(deviation, CONTEXT))
+    shift = " ".join(f"{-value:.6f}" for value in mean.repeat(CONTEXT).tolist())
+    scale = " ".join(f"{1 / value:.6f}" for value in deviation.repeat(CONTEXT).tolist())
     return (
         f"<Nnet>\n<Splice> {size} {size}\n[ 0 ]\n<AddShift> {size} {size}\n<LearnRateCoef> 0 [ {shift} ]\n"
         f"<Rescale> {size} {size}\n<LearnRateCoef> 0 [ {scale} ]\n</Nnet>\n"
-    )
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
     )

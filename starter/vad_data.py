@@ -41,7 +41,7 @@ def speech_spans(utterance: Utterance) -> Spans:
     """Where the clean utterance sounds, in seconds.
 
     The synthesizer's own character times, joined over gaps below 150 ms and trimmed to the first and last
-    10 ms within 40 dB of the utterance's level: a character's time begins with its consonant's silent closure.
+    10 ms within 40 dB of the utterance's level: a character's time begins with its consonant's closure.
     """
     joined: Spans = []
     for begin, end in utterance.char_times:
@@ -74,7 +74,7 @@ class ClipMaker:
         self._synthesizer = Synthesizer()
 
     def training_clip(self, seconds: float) -> Clip:
-        """`seconds` of utterances with pauses of 0.05 to 3 s, degraded at random; one in six is only noise."""
+        """`seconds` of utterances with pauses of 0.05 to 3 s, degraded at random; one in six only noise."""
         if self._rng.random() < 1 / 6:
             return Clip(noise.noise_clip(seconds, self._rng))
         clip = self._compose(seconds, pauses=(0.05, 3.0))

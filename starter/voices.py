@@ -1,9 +1,10 @@
 """The voices the starter models learn from, and the ones they are tested on but never hear in training.
 
 A voice is an espeak-ng variant (a set of formant and source parameters laid over the Mandarin voice) at a
-speaking rate, a pitch, a pitch range and a formant shift. Variants, not settings, separate training from test:
-a variant of `UNSEEN_VOICES` appears nowhere in `SEEN_VOICES`, nor do its near copies (`steph2`, `steph3`,
-`robosoft*`). `Annie`, `Demonic` and `rob` crash libespeak-ng 1.51 at some pitches and are not used at all.
+speaking rate, a pitch, a pitch range and a formant shift. Variants, not settings, separate training from
+test: a variant of `UNSEEN_VOICES` appears nowhere in `SEEN_VOICES`, nor do its near copies (`steph2`,
+`steph3`, `robosoft*`). `Annie`, `Demonic` and `rob` crash libespeak-ng 1.51 at some pitches and are not used
+at all.
 """
 
 from __future__ import annotations
@@ -62,8 +63,8 @@ _SEEN_VARIANTS = (
 )
 _UNSEEN_VARIANTS = ("m5", "f4", "Marco", "Alicia", "m8", "Mario", "steph", "Michael", "pablo", "shelby")
 
-# (rate_wpm, pitch, pitch_range, formant_shift). Every variant gets two of them, three apart in the list, so that
-# each is heard once with a longer and once with a shorter vocal tract.
+# (rate_wpm, pitch, pitch_range, formant_shift). Every variant gets two of them, three apart in the list, so
+# that each is heard once with a longer and once with a shorter vocal tract.
 _SETTINGS = (
     (200, 42, 50, 0.93),
     (240, 58, 60, 0.97),

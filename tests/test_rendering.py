@@ -1,5 +1,6 @@
 """Subtitles and OpenAI bodies, from transcripts made by hand and by chance."""
 
+import itertools
 import re
 import zlib
 
@@ -37,8 +38,7 @@ def english(text: str, begin: float = 0.0, per_word: float = 0.4) -> Sentence:
     )
 
 
-WEATHER = Transcript(
-    6.24, "zh", (chinese("今天天气很好。", 0.5), chinese("我们去公园，好吗？", 3.0)), )  # fmt: skip
+WEATHER = Transcript(6.24, "zh", (chinese("今天天气很好。", 0.5), chinese("我们去公园，好吗？", 3.0)))
 SILENCE = Transcript(2.0, "zh")
 
 
@@ -130,7 +130,7 @@ def test_cues_keep_every_word_and_every_limit(drawn: list[list[tuple[str, float,
         assert 0 < cue.end_ms - cue.begin_ms <= MAX_CUE_MS
         assert 1 <= len(cue.lines) <= 2
         assert all(line and len(line) <= LINE_COLUMNS for line in cue.lines)
-    assert all(a.end_ms <= b.begin_ms for a, b in zip(found, found[1:], strict=False))
+    assert all(a.end_ms <= b.begin_ms for a, b in itertools.pairwise(found))
     assert len(TIMING.findall(srt(transcript))) == len(TIMING.findall(vtt(transcript))) == len(found)
 
 

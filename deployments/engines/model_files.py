@@ -4,6 +4,7 @@ Needs no FunASR (importing it costs about 5 s and 280 MB in every process) and n
 with a directory is an exception that names the file and the remedy.
 """
 
+import itertools
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -116,7 +117,7 @@ def read_cmvn(path: Path) -> npt.NDArray[np.float32]:
     """
     lines = _existing(path, "the feature normalization").read_text(encoding="utf-8").splitlines()
     rows: dict[str, list[float]] = {}
-    for line, following in zip(lines, lines[1:], strict=False):
+    for line, following in itertools.pairwise(lines):
         name, values = line.split(maxsplit=1)[:1], following.split()
         if name in (["<AddShift>"], ["<Rescale>"]) and values[:1] == ["<LearnRateCoef>"]:
             rows[name[0]] = [float(value) for value in values[3:-1]]

@@ -55,8 +55,8 @@ class EndpointRules:
         )
         if not 2 <= rules.speech_on <= rules.window <= 64:
             raise ValueError(
-                "model_conf.window_size_ms must be 2 to 64 frames and sil_to_speech_time_thres 2 frames to one"
-                f" window, not {rules.window} and {rules.speech_on} frames"
+                "model_conf.window_size_ms must be 2 to 64 frames and sil_to_speech_time_thres from 2 frames"
+                f" to one window, not {rules.window} and {rules.speech_on} frames"
             )
         return rules
 

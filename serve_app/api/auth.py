@@ -26,7 +26,7 @@ class Authenticator:
         self._key = api_key.get_secret_value().encode() if api_key else None
 
     def check(self, connection: HTTPConnection) -> None:
-        """Raise :class:`Unauthenticated` unless the request may pass. Takes the same time for any wrong key."""
+        """Raise :class:`Unauthenticated` unless the request may pass."""
         if self._key is None:
             return
         token = bearer_token(connection)

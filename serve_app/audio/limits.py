@@ -38,7 +38,9 @@ def check_declared(seconds: float, limits: DecodeLimits) -> None:
 
 
 def too_long(limits: DecodeLimits) -> AudioTooLarge:
-    return AudioTooLarge(f"The audio lasts more than {spoken(limits.max_seconds)}, the most this server takes.")
+    return AudioTooLarge(
+        f"The audio lasts more than {spoken(limits.max_seconds)}, which is the most that this server takes."
+    )
 
 
 def no_samples() -> InvalidAudio:
@@ -46,10 +48,10 @@ def no_samples() -> InvalidAudio:
 
 
 def truncated(name: str, seconds: float | None = None) -> InvalidAudio:
-    """The error for a file that ends before its own structure says; ``seconds`` is what there is of it."""
-    where = "" if seconds is None else f" after {spoken(seconds)} of audio"
+    """The error for a file that ends before its own structure does; ``seconds`` is what there is of it."""
+    where = "" if seconds is None else f", after {spoken(seconds)} of audio"
     return InvalidAudio(
-        f"The {name} file is truncated: it ends{where}, before the end that it announces itself. "
+        f"The {name} file is truncated: it ends in the middle{where}. "
         "The upload or recording was probably cut off."
     )
 
@@ -63,7 +65,9 @@ def damaged(name: str, seconds: float | None = None) -> InvalidAudio:
 def check_layout(channels: int, rate: int) -> None:
     """Refuses channel counts and sample rates (Hz) that no recorder writes."""
     if not 1 <= channels <= _MAX_CHANNELS:
-        raise UnsupportedFormat(f"Audio with {channels} channels is not supported (1 to {_MAX_CHANNELS} are).")
+        raise UnsupportedFormat(
+            f"Audio with {channels} channels is not supported (1 to {_MAX_CHANNELS} are)."
+        )
     if not _MIN_RATE <= rate <= _MAX_RATE:
         raise UnsupportedFormat(
             f"A sample rate of {rate} Hz is not supported ({_MIN_RATE} to {_MAX_RATE} Hz are)."

@@ -44,12 +44,15 @@ def mix(channels: npt.NDArray[Any]) -> Mono:
         scaled = (channels.astype(np.float32) - 128.0) / 128.0
     else:
         scaled = channels.astype(np.float32) / np.float32(2.0 ** (8 * kind.itemsize - 1))
-    return scaled[0] if len(scaled) == 1 else scaled.mean(axis=0, dtype=np.float32)
+    mono: Mono = scaled[0] if len(scaled) == 1 else scaled.mean(axis=0, dtype=np.float32)
+    return mono
 
 
 def to_int16(samples: Mono) -> Pcm:
     scaled = np.rint(samples * np.float32(_FULL_SCALE))
-    return np.clip(scaled, -_FULL_SCALE, _FULL_SCALE - 1, out=scaled).astype(np.int16)
+    np.clip(scaled, -_FULL_SCALE, _FULL_SCALE - 1, out=scaled)
+    pcm: Pcm = scaled.astype(np.int16)
+    return pcm
 
 
 def _resampled(chunks: Iterable[Chunk]) -> Iterator[Pcm]:
@@ -64,7 +67,7 @@ def _resampled(chunks: Iterable[Chunk]) -> Iterator[Pcm]:
             rate = chunk.rate
             # "HQ" is 20-bit precision: images and aliases lie below -125 dB, and it runs at thousands
             # of times real time; "VHQ" is slower and its gain is below what int16 can hold.
-            stream = None if rate == SAMPLE_RATE else soxr.ResampleStream(rate, SAMPLE_RATE, 1, "float32", "HQ")
+            stream = None if rate == SAMPLE_RATE else soxr.ResampleStream(rate, SAMPLE_RATE, 1, quality="HQ")
         if chunk.samples.dtype == np.int16:
             yield chunk.samples.astype(np.int16, copy=False)
         elif stream is None:

@@ -108,8 +108,7 @@ class SegmentPlanner:
         silent_until = position_ms - VAD_LATENCY_MS
         next_begin = silent_until if open_begin_ms is None else max(open_begin_ms, self._cut_until)
         if pending is not None and (
-            next_begin - pending.end_ms > self._silence_ms
-            or next_begin - pending.begin_ms >= self._merge_ms
+            next_begin - pending.end_ms > self._silence_ms or next_begin - pending.begin_ms >= self._merge_ms
         ):
             yield pending
             self._pending = None

@@ -55,9 +55,7 @@ class Transcript:
     @property
     def text(self) -> str:
         """The whole text; sentences in Latin script are set apart by a space."""
-        return join_words(
-            (word.text, word.mark) for sentence in self.sentences for word in sentence.words
-        )
+        return join_words((word.text, word.mark) for sentence in self.sentences for word in sentence.words)
 
     @property
     def words(self) -> tuple[TimedWord, ...]:

@@ -82,7 +82,7 @@ def json_body(transcript: Transcript) -> JsonBody:
 def verbose_json_body(
     transcript: Transcript, granularities: Collection[Granularity] = DEFAULT_GRANULARITIES
 ) -> VerboseJsonBody:
-    """``response_format=verbose_json``; ``granularities`` says which of ``segments`` and ``words`` are in it."""
+    """``response_format=verbose_json``; ``granularities`` picks ``segments`` and ``words``."""
     body: VerboseJsonBody = {
         "task": "transcribe",
         "language": transcript.language,

@@ -44,7 +44,14 @@ def add_error_handlers(app: FastAPI) -> None:
 
 
 def _envelope(
-    request: Request, status: int, message: str, *, type_: str, code: str, peer_code: str, param: str | None = None
+    request: Request,
+    status: int,
+    message: str,
+    *,
+    type_: str,
+    code: str,
+    peer_code: str,
+    param: str | None = None,
 ) -> JSONResponse:
     body: dict[str, Any] = {
         "error": {"message": message, "type": type_, "param": param, "code": code},

@@ -45,7 +45,9 @@ def openai_router(settings: Settings, transcriber: Transcriber, auth: Authentica
     async def get_model(model_id: str) -> dict[str, Any]:
         """One model."""
         if model_id != settings.model_name:
-            raise ModelNotFound(f"The model {model_id!r} does not exist here; GET /v1/models lists those that do.")
+            raise ModelNotFound(
+                f"The model {model_id!r} does not exist here; GET /v1/models lists those that do."
+            )
         return model
 
     return router
@@ -56,10 +58,10 @@ def _render(transcript: Transcript, options: TranscriptionForm) -> Response:
         case "json":
             return JSONResponse(render.json_body(transcript))
         case "verbose_json":
-            words = "word" in options.timestamp_granularities
-            return JSONResponse(render.verbose_json_body(transcript, words=words))
+            granularities = options.timestamp_granularities or render.DEFAULT_GRANULARITIES
+            return JSONResponse(render.verbose_json_body(transcript, granularities))
         case "text":
-            return PlainTextResponse(transcript.text + "\n")
+            return PlainTextResponse(render.text_body(transcript))
         case "srt":
             return PlainTextResponse(subtitles.srt(transcript))
         case "vtt":

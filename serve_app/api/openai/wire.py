@@ -5,9 +5,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from serve_app.errors import InvalidParameter
+from serve_app.rendering.openai import Granularity
 
 ResponseFormat = Literal["json", "text", "srt", "vtt", "verbose_json"]
-Granularity = Literal["word", "segment"]
 
 
 class TranscriptionForm(BaseModel):
@@ -45,7 +45,8 @@ class TranscriptionForm(BaseModel):
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             name = str(first["loc"][0])
-            raise InvalidParameter(f"The value {first['input']!r} of {name!r} is not valid: {first['msg']}.", name) from error
+            message = f"The value {first['input']!r} of {name!r} is not valid: {first['msg']}."
+            raise InvalidParameter(message, name) from error
 
 
 def openapi_request_body() -> dict[str, Any]:

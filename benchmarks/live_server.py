@@ -1,0 +1,118 @@
+"""A server of one's own: the real graph in a process tree that can be watched, wounded and stopped."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+
+_START_SECONDS = 180
+_STOP_SECONDS = 60
+
+
+class ServerFailed(Exception):
+    """The server did not get ready; the message ends with its output."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveServer:
+    """A running server. ``url`` has no trailing slash."""
+
+    url: str
+    process: psutil.Process
+    log: Path
+
+    def processes(self) -> list[psutil.Process]:
+        """The server and all of its descendants, Ray's among them."""
+        return [self.process, *self.process.children(recursive=True)]
+
+    def replicas(self, deployment: str) -> list[psutil.Process]:
+        """The replica processes of a deployment."""
+        mark = f"ServeReplica:asr:{deployment}"
+        return [process for process in self.processes() if mark in _title(process)]
+
+    def memory(self) -> int:
+        """Bytes of memory of all processes, shared pages counted once (proportional set size)."""
+        total = 0
+        for process in self.processes():
+            try:
+                total += process.memory_full_info().pss
+            except psutil.Error:
+                continue
+        return total
+
+
+def _title(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+@contextmanager
+def live_server(
+    log: Path, *, config: Path = Path("serve_config.yaml"), env: Mapping[str, str] | None = None
+) -> Iterator[LiveServer]:
+    """Start ``asr-serve serve`` on a free port, wait until it is ready, stop it at the end.
+
+    Args:
+        log: file that takes the server's output.
+        config: Serve config to run.
+        env: variables to set besides those of this process.
+
+    Raises:
+        ServerFailed: it ended, or was not ready in time.
+    """
+    from serve_app.cli.server import free_port
+
+    port = free_port("127.0.0.1")
+    command = [sys.executable, "-m", "serve_app.cli.main", "serve", "--config", str(config)]
+    with log.open("wb") as output:
+        child = subprocess.Popen(
+            [*command, "--host", "127.0.0.1", "--port", str(port)],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **(env or {})},
+            start_new_session=True,
+        )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        _wait_until_ready(child, url, log)
+        yield LiveServer(url, psutil.Process(child.pid), log)
+    finally:
+        _stop(child)
+
+
+def _wait_until_ready(child: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        if child.poll() is not None:
+            raise ServerFailed(f"The server ended with {child.returncode}:\n{log.read_text()[-4000:]}")
+        try:
+            if httpx.get(url + "/readyz", timeout=5, trust_env=False).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.3)
+    raise ServerFailed(f"The server was not ready in {_START_SECONDS} s:\n{log.read_text()[-4000:]}")
+
+
+def _stop(child: subprocess.Popen[bytes]) -> None:
+    """Stop as Ctrl-C does; whatever is left after that is killed, by its own id."""
+    family = psutil.Process(child.pid).children(recursive=True) if child.poll() is None else []
+    if child.poll() is None:
+        child.send_signal(signal.SIGINT)
+    try:
+        child.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        child.kill()
+    _, alive = psutil.wait_procs(family, timeout=10)
+    for process in alive:
+        process.kill()

@@ -1,0 +1,121 @@
+"""Whether an MP4, Matroska/WebM or Ogg file is all there, told by its outer structure.
+
+FFmpeg stops without a word where such a file ends too early, and skips what it cannot read. Walking the
+boxes, elements or pages (headers only, never the payload) finds both before anything is decoded.
+
+Layouts: ISO/IEC 14496-12 (boxes), RFC 8794 and RFC 9559 (EBML, Matroska), RFC 3533 (Ogg).
+"""
+
+from serve_app.audio.limits import damaged, truncated
+from serve_app.audio.reader import Window
+from serve_app.errors import InvalidAudio
+
+_MAX_ELEMENTS = 5_000_000
+"""Parts of a file that are looked at. A recording has tens a second; only an attack has more in all."""
+
+_SEGMENT, _CLUSTER, _EBML = 0x18538067, 0x1F43B675, 0x1A45DFA3
+_LEAVES = {
+    # Children of the segment: seek head, info, tracks, cues, attachments, chapters, tags.
+    *(0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1C53BB6B, 0x1941A469, 0x1043A770, 0x1254C367),
+    # Children of a cluster: timestamp, position, previous size, blocks (three kinds), silent tracks.
+    *(0xE7, 0xA7, 0xAB, 0xA3, 0xA0, 0xAF, 0x5854),
+    # Anywhere: void, checksum.
+    *(0xEC, 0xBF),
+}
+
+
+def _endless(name: str) -> InvalidAudio:
+    return InvalidAudio(f"The {name} file is damaged: it is made of far more parts than any recording has.")
+
+
+def check_mp4(window: Window, name: str) -> None:
+    """Raises :class:`InvalidAudio` where a top-level box passes the end of the file, or is none."""
+    position = 0
+    seen: set[bytes] = set()
+    for _ in range(_MAX_ELEMENTS):
+        head = window.at(position, 16)
+        if not head:
+            break
+        size, kind, smallest = int.from_bytes(head[:4], "big"), head[4:8], 8
+        if size == 1:
+            size, smallest = int.from_bytes(head[8:16], "big"), 16
+        elif size == 0:
+            size = window.size - position
+        if len(head) >= 8 and not kind.isascii() and kind[:1] != b"\xa9":
+            raise damaged(name)
+        if size < smallest:
+            if seen >= {b"moov", b"mdat"} and window.only_zeros(position):
+                return
+            raise damaged(name)
+        position += size
+        if position > window.size:
+            raise truncated(name)
+        seen.add(kind)
+    else:
+        raise _endless(name)
+    if b"moov" not in seen:
+        raise InvalidAudio(f"The {name} file is incomplete: its index (the 'moov' box) is missing.")
+
+
+def check_matroska(window: Window, name: str) -> None:
+    """Raises :class:`InvalidAudio` where an element passes the end of the file, or is none."""
+    position = end = 0
+    for _ in range(_MAX_ELEMENTS):
+        if position >= window.size:
+            return
+        head = window.at(position, 12)
+        id_length = 9 - head[0].bit_length()
+        length = 9 - head[id_length].bit_length() if len(head) > id_length else 9
+        if id_length > 4 or length > 8:
+            break
+        identity = int.from_bytes(head[:id_length], "big")
+        size = int.from_bytes(head[id_length : id_length + length], "big") & ((1 << 7 * length) - 1)
+        body = position + id_length + length
+        unknown = size == (1 << 7 * length) - 1
+        if identity in (_SEGMENT, _CLUSTER):
+            if not unknown and body + size > window.size:
+                raise truncated(name)
+            if identity == _SEGMENT:
+                end = window.size if unknown else body + size
+            position = body
+        elif identity in _LEAVES or identity == _EBML:
+            position = body + size
+            if unknown or position > window.size:
+                raise truncated(name)
+        else:
+            break
+    else:
+        raise _endless(name)
+    if 0 < end <= position or window.only_zeros(position):
+        return
+    raise truncated(name) if window.size - position < 12 else damaged(name)
+
+
+def check_ogg(window: Window, begin: int, name: str) -> None:
+    """Raises :class:`InvalidAudio` where a page is cut, missing, or none.
+
+    Page numbers may jump after the header pages: who joins a live stream gets those first. A file that was
+    cut exactly between two pages is taken as whole, since live recordings have no end mark either.
+    """
+    position = begin
+    numbers: dict[bytes, int] = {}
+    for _ in range(_MAX_ELEMENTS):
+        head = window.at(position, 27)
+        if not head or (head[:3] == b"TAG" and window.size - position <= 128) or window.only_zeros(position):
+            return
+        if head[:4] != b"OggS"[: len(head)]:
+            raise damaged(name)
+        if len(head) < 27:
+            raise truncated(name)
+        table = window.at(position + 27, head[26])
+        position += 27 + len(table) + sum(table)
+        if position > window.size or len(table) < head[26]:
+            raise truncated(name)
+        serial, number = head[14:18], int.from_bytes(head[18:22], "little")
+        carries_audio = int.from_bytes(head[6:14], "little") > 0
+        if serial in numbers and number != numbers[serial]:
+            raise damaged(name)
+        numbers.pop(serial, None)
+        if carries_audio and not head[5] & 4:
+            numbers[serial] = (number + 1) & 0xFFFF_FFFF
+    raise _endless(name)

@@ -1,0 +1,1 @@
+"""The command line: ``asr-serve serve | transcribe | models | doctor``."""

@@ -1,0 +1,107 @@
+"""The client side of the OpenAI endpoints: one upload, streamed from disk, with bounded retries."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import httpx
+
+ANY_MODEL = "default"
+"""The server maps every name that is not an id of its own to its default model."""
+
+_RETRIES = 5
+_TIMEOUT = httpx.Timeout(connect=10, write=60, pool=None, read=None)
+_RETRY_AFTER_SEC = 2.0
+
+
+class ServerUnreachable(Exception):
+    """Nobody answers at the URL; nothing else can be tried either."""
+
+
+class RequestRefused(Exception):
+    """The server refused this one request; the message is its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class TranscriptionOptions:
+    """Fields of ``POST /v1/audio/transcriptions`` beside the file."""
+
+    response_format: str
+    language: str | None = None
+
+
+class AsrClient:
+    """Talks to one server over a few kept connections."""
+
+    def __init__(self, url: str, api_key: str | None = None, connections: int = 1) -> None:
+        self._url = url.rstrip("/").removesuffix("/v1")
+        headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+        limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
+        self._http = httpx.AsyncClient(base_url=self._url, headers=headers, timeout=_TIMEOUT, limits=limits)
+
+    async def __aenter__(self) -> "AsrClient":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._http.aclose()
+
+    async def transcribe(
+        self, name: str, open_file: Callable[[], BinaryIO], options: TranscriptionOptions
+    ) -> str:
+        """The response body, in the format that ``options`` asks for.
+
+        ``open_file`` is called once per attempt: a refused upload is sent again from its begin.
+
+        Raises:
+            ServerUnreachable: no connection, or it broke.
+            RequestRefused: any other answer than 200; 429 and 503 only after retries.
+        """
+        form = {"model": ANY_MODEL, "response_format": options.response_format}
+        if options.language:
+            form["language"] = options.language
+        for attempt in range(_RETRIES + 1):
+            with open_file() as file:
+                upload = {"file": (name, file)}
+                response = await self._send("POST", "/v1/audio/transcriptions", data=form, files=upload)
+            if response.status_code not in (429, 503) or attempt == _RETRIES:
+                break
+            await asyncio.sleep(_retry_after(response))
+        return _accepted(response).text
+
+    async def models(self) -> list[dict[str, Any]]:
+        """The ``data`` of ``GET /v1/models``. Raises as :meth:`transcribe` does."""
+        body: dict[str, list[dict[str, Any]]] = _accepted(await self._send("GET", "/v1/models")).json()
+        return body["data"]
+
+    async def _send(self, method: str, path: str, **content: Any) -> httpx.Response:
+        try:
+            return await self._http.request(method, path, **content)
+        except httpx.ConnectError as error:
+            raise ServerUnreachable(
+                f"No server answers at {self._url}. Start one with `make serve`, or name another with --url."
+            ) from error
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            reason = str(error) or type(error).__name__
+            raise ServerUnreachable(f"The connection to {self._url} failed: {reason}") from error
+
+
+def _accepted(response: httpx.Response) -> httpx.Response:
+    if response.is_success:
+        return response
+    raise RequestRefused(f"{_message(response)} (HTTP {response.status_code})")
+
+
+def _message(response: httpx.Response) -> str:
+    """The message of an OpenAI error envelope, else the begin of the body."""
+    try:
+        return str(response.json()["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return response.text.strip()[:200] or "The server gave no reason"
+
+
+def _retry_after(response: httpx.Response) -> float:
+    try:
+        return min(60.0, max(0.0, float(response.headers["retry-after"])))
+    except (KeyError, ValueError):
+        return _RETRY_AFTER_SEC

@@ -1,0 +1,118 @@
+"""The ``asr-serve`` command: what it takes and prints. The work is done in the modules beside this one."""
+
+import asyncio
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, NoReturn, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from serve_app.cli import doctor as doctor_checks
+from serve_app.cli import transcribe as transcription
+from serve_app.cli.client import AsrClient, RequestRefused, ServerUnreachable, TranscriptionOptions
+from serve_app.cli.environment import prepare_for_ray
+from serve_app.cli.transcribe import Format
+
+Result = TypeVar("Result")
+
+app = typer.Typer(no_args_is_help=True, help="Speech recognition for files: the server and its client.")
+models_app = typer.Typer(no_args_is_help=True, help="The models that a server offers.")
+app.add_typer(models_app, name="models")
+
+Config = Annotated[Path, typer.Option(help="Ray Serve config file.")]
+Url = Annotated[str, typer.Option(help="The server.", envvar="ASR_SERVE_URL")]
+ApiKey = Annotated[str | None, typer.Option(help="Key of the server, if it wants one.", envvar="API_KEY")]
+
+DEFAULT_CONFIG = Path("serve_config.yaml")
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+
+@app.command()
+def serve(
+    config: Config = DEFAULT_CONFIG,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; the config's if not given.")] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Port to listen on; the config's if not given, 0 for a free one."),
+    ] = None,
+) -> None:
+    """Run the service in the foreground until Ctrl-C."""
+    prepare_for_ray()
+    from serve_app.cli import server
+
+    try:
+        server.run(server.load_config(config, host, port), Console())
+    except server.ServeError as error:
+        _fail(str(error))
+
+
+@app.command()
+def transcribe(
+    files: Annotated[list[Path], typer.Argument(help="Audio or video files.")],
+    url: Url = DEFAULT_URL,
+    format_: Annotated[Format, typer.Option("--format", "-f", help="What to write.")] = Format.TEXT,
+    output_dir: Annotated[
+        Path | None, typer.Option("--output-dir", "-o", help="Write one file each here, not to the terminal.")
+    ] = None,
+    parallel: Annotated[int, typer.Option("--parallel", "-p", min=1, help="Files sent at once.")] = 4,
+    language: Annotated[str | None, typer.Option("--language", "-l", help="ISO 639-1 code, as zh.")] = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Transcribe files through a running server."""
+    try:
+        jobs = transcription.plan(files, output_dir, format_)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    options = TranscriptionOptions(format_.value, language)
+
+    async def run() -> int:
+        async with AsrClient(url, api_key, parallel) as client:
+            return await transcription.transcribe(client, jobs, options, parallel, Console(stderr=True))
+
+    if failed := _run(run()):
+        _fail(f"{failed} of {len(jobs)} files could not be transcribed.")
+
+
+@models_app.command("list")
+def list_models(url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
+    """List the models of a running server."""
+
+    async def run() -> list[tuple[str, str]]:
+        async with AsrClient(url, api_key) as client:
+            return [(str(item["id"]), str(item.get("owned_by", ""))) for item in await client.models()]
+
+    table = Table("model", "owned by", box=None, pad_edge=False)
+    for row in _run(run()):
+        table.add_row(*row)
+    Console().print(table)
+
+
+@app.command()
+def doctor(config: Config = DEFAULT_CONFIG) -> None:
+    """Check this machine: what would keep the service from running, or make it slow, and what to do."""
+    console = Console()
+    findings = doctor_checks.examine(config)
+    for finding in findings:
+        console.print(doctor_checks.line(finding), soft_wrap=True)
+    blocking = sum(finding.level is doctor_checks.Level.BLOCKS for finding in findings)
+    if blocking:
+        _fail(f"{blocking} of {len(findings)} checks must be mended before `make serve` can work.")
+    console.print(f"Nothing keeps the service from running ({len(findings)} checks).")
+
+
+def _run(work: Coroutine[None, None, Result]) -> Result:
+    try:
+        return asyncio.run(work)
+    except (ServerUnreachable, RequestRefused) as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+def _fail(message: str) -> NoReturn:
+    """Print why the command ends, and end it with exit status 1."""
+    Console(stderr=True).print(Text(message, "red"), soft_wrap=True)
+    raise typer.Exit(1)

@@ -1,0 +1,196 @@
+"""Runs the service in the foreground, on a Ray instance of its own that ends with it.
+
+Imported only by ``asr-serve serve``, after :mod:`serve_app.cli.environment` has done its part: Ray takes
+seconds to import and reads its environment when it is.
+"""
+
+import errno
+import io
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import httpx
+import ray
+import yaml
+from pydantic import ValidationError
+from ray import serve
+from ray.serve.context import _get_global_client
+from ray.serve.schema import ApplicationStatus, DeploymentSchema, ServeDeploySchema
+from rich.console import Console
+
+_POLL_SEC = 0.5
+
+
+class ServeError(Exception):
+    """The service cannot run; the message says why and what to do."""
+
+
+def load_config(path: Path, host: str | None, port: int | None) -> ServeDeploySchema:
+    """Read a Serve config file and put ``host`` and ``port`` in place of its own. Port 0 means a free one.
+
+    Raises:
+        ServeError: the file is missing, or is not a Serve config.
+    """
+    try:
+        config = ServeDeploySchema.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise ServeError(f"There is no {path} here. Run this in the project's directory.") from error
+    except (yaml.YAMLError, ValidationError) as error:
+        raise ServeError(f"{path} is not a Serve config: {error}") from error
+    if host is not None:
+        config.http_options.host = host
+    if port is not None:
+        config.http_options.port = port or free_port(config.http_options.host)
+    return config
+
+
+def free_port(host: str) -> int:
+    """A TCP port that nobody listens on now."""
+    with _bound(host, 0) as bound:
+        return int(bound.getsockname()[1])
+
+
+def check_port(host: str, port: int) -> None:
+    """Raise :class:`ServeError` unless this process may listen on ``host:port``."""
+    try:
+        with _bound(host, port):
+            return
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise ServeError(f"Port {port} is in use. Choose another one: make serve PORT=8001") from error
+        raise ServeError(f"Cannot listen on {host}:{port}: {error.strerror or error}.") from error
+
+
+@contextmanager
+def _bound(host: str, port: int) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as bound:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((host, port))
+        yield bound
+
+
+def cpus_wanted(config: ServeDeploySchema) -> float:
+    """CPUs that all replicas of the config reserve once they run, at their smallest number."""
+    return sum(_cpus_of(item) for application in config.applications for item in application.deployments)
+
+
+def _cpus_of(deployment: DeploymentSchema) -> float:
+    chosen = deployment.model_dump(exclude_unset=True)
+    each = (chosen.get("ray_actor_options") or {}).get("num_cpus")
+    scaling = chosen.get("autoscaling_config") or {}
+    replicas = scaling.get("initial_replicas") or scaling.get("min_replicas") or chosen.get("num_replicas")
+    return float(1 if each is None else each) * (replicas if isinstance(replicas, int) else 1)
+
+
+def run(config: ServeDeploySchema, console: Console) -> None:
+    """Serve until SIGINT or SIGTERM, then stop every process that was started.
+
+    Raises:
+        ServeError: the port is taken, or a deployment cannot start.
+    """
+    options = config.http_options
+    check_port(options.host, options.port)
+    # Serve reports through the progress lines below; its warnings still come through.
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    stop = threading.Event()
+    try:
+        ray.init(
+            address="local",
+            namespace="serve",
+            num_cpus=_bookkept_cpus(config, console),
+            include_dashboard=False,
+            logging_level=logging.WARNING,
+        )
+        _stop_on_signals(stop)
+        serve.start(proxy_location=config.proxy_location, http_options=options.model_dump())
+        _deploy(config)
+        if _wait_until_ready(config, stop, console):
+            console.print(f"[bold green]Ready[/] on {url_of(options.host, options.port)} - Ctrl-C stops it.")
+            stop.wait()
+    except KeyboardInterrupt:
+        stop.set()
+    finally:
+        if stop.is_set():
+            console.print("Stopping ...")
+        # Ray reports the end of its own actors as failures; that would read as if stopping had gone wrong.
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            if ray.is_initialized():
+                serve.shutdown()  # type: ignore[no-untyped-call]  # Ray has not annotated it
+            ray.shutdown()
+
+
+def url_of(host: str, port: int) -> str:
+    """Where a client on this machine reaches a server that listens on ``host``."""
+    if host in ("0.0.0.0", "::"):
+        host = "127.0.0.1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _bookkept_cpus(config: ServeDeploySchema, console: Console) -> int:
+    """How many CPUs Ray shall believe in: a replica whose CPUs do not exist would wait for ever."""
+    have = len(os.sched_getaffinity(0))
+    wanted = cpus_wanted(config)
+    if wanted > have:
+        console.print(
+            f"[yellow]The replicas ask for {wanted:g} CPUs and this machine has {have}: they will share.[/]"
+        )
+    return max(have, -int(-wanted // 1))
+
+
+def _stop_on_signals(stop: threading.Event) -> None:
+    def handle(signum: int, frame: FrameType | None) -> None:
+        if stop.is_set():  # the second Ctrl-C: the user does not want to wait for running requests
+            raise KeyboardInterrupt
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handle)
+
+
+def _deploy(config: ServeDeploySchema) -> None:
+    # Serve has no public call that deploys a whole config without its dashboard; `serve run` uses this one.
+    client = _get_global_client()
+    assert client is not None, "serve.start() has just connected it"
+    client.deploy_apps(config)
+
+
+def _wait_until_ready(config: ServeDeploySchema, stop: threading.Event, console: Console) -> bool:
+    """Report progress until all applications run and the proxy routes to them; ``False`` if told to stop."""
+    health = url_of(config.http_options.host, config.http_options.port) + "/-/healthz"
+    healthy: set[str] = set()
+    with console.status("Starting ..."):
+        while not stop.wait(_POLL_SEC):
+            applications = serve.status().applications
+            for name, application in applications.items():
+                if application.status == ApplicationStatus.DEPLOY_FAILED:
+                    raise ServeError(f"{name} cannot start. {_failure(application)}")
+                for deployment, overview in application.deployments.items():
+                    if overview.status.value == "HEALTHY" and deployment not in healthy:
+                        healthy.add(deployment)
+                        console.print(f"{deployment} is ready.")
+            running = [item.status == ApplicationStatus.RUNNING for item in applications.values()]
+            if len(running) == len(config.applications) and all(running) and _answers(health):
+                return True
+    return False
+
+
+def _failure(application: Any) -> str:
+    """The most telling message: that of a deployment that failed, else the application's."""
+    messages = [item.message for item in application.deployments.values() if item.message]
+    return str(next(iter(messages), application.message)).strip()
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=2, trust_env=False).is_success
+    except httpx.TransportError:
+        return False

@@ -1,0 +1,118 @@
+"""``asr-serve transcribe``: many files in parallel, each to standard output or to a file of its own."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import BinaryIO
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from serve_app.cli.client import AsrClient, RequestRefused, TranscriptionOptions
+
+
+class Format(StrEnum):
+    """Values of ``response_format``."""
+
+    TEXT = "text"
+    JSON = "json"
+    SRT = "srt"
+    VTT = "vtt"
+    VERBOSE_JSON = "verbose_json"
+
+    @property
+    def suffix(self) -> str:
+        return {"text": ".txt", "json": ".json", "verbose_json": ".json"}.get(self.value, f".{self.value}")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One file, and where its transcript goes: ``None`` is standard output."""
+
+    source: Path
+    target: Path | None
+
+
+def plan(files: Sequence[Path], output_dir: Path | None, format_: Format) -> list[Job]:
+    """Choose target names: ``a.mp3`` gives ``a.srt``, or ``a.mp3.srt`` if there is an ``a.wav`` too.
+
+    Raises:
+        ValueError: two files would write to the same target, or would mix on standard output.
+    """
+    if output_dir is None:
+        if len(files) > 1 and format_ is not Format.TEXT:
+            raise ValueError(f"several files as {format_} need --output-dir")
+        return [Job(file, None) for file in files]
+    stems = Counter(file.stem for file in files)
+    names = [(file.stem if stems[file.stem] == 1 else file.name) + format_.suffix for file in files]
+    twice = [name for name, times in Counter(names).items() if times > 1]
+    if twice:
+        raise ValueError(f"two of the files would both write {output_dir / twice[0]}")
+    return [Job(file, output_dir / name) for file, name in zip(files, names, strict=True)]
+
+
+async def transcribe(
+    client: AsrClient, jobs: Sequence[Job], options: TranscriptionOptions, parallel: int, errors: Console
+) -> int:
+    """Run all jobs and return how many failed. Transcripts on standard output come in the order of ``jobs``.
+
+    Raises:
+        ServerUnreachable: nobody answers; what still runs is canceled.
+    """
+    failed = 0
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    slots = asyncio.Semaphore(parallel)
+    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
+        total = progress.add_task("all files", total=len(jobs), visible=len(jobs) > 1)
+        tasks = [asyncio.create_task(_run(client, job, options, slots, progress)) for job in jobs]
+        try:
+            for job, task in zip(jobs, tasks, strict=True):
+                outcome = await task
+                if isinstance(outcome, Exception):
+                    errors.print(Text.assemble((f"{job.source}: ", "red"), _reason(outcome)), soft_wrap=True)
+                    failed += 1
+                else:
+                    _deliver(job, outcome, name_it=len(jobs) > 1)
+                progress.advance(total)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+    return failed
+
+
+async def _run(
+    client: AsrClient, job: Job, options: TranscriptionOptions, slots: asyncio.Semaphore, progress: Progress
+) -> str | RequestRefused | OSError:
+    """The transcript, or why this one file has none."""
+    async with slots:
+        shown = progress.add_task(job.source.name, total=None)
+        try:
+            return await client.transcribe(
+                job.source.name, lambda: _open(job.source, progress, shown), options
+            )
+        except (RequestRefused, OSError) as error:
+            return error
+        finally:
+            progress.remove_task(shown)
+
+
+def _reason(error: RequestRefused | OSError) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+def _open(path: Path, progress: Progress, task: TaskID) -> BinaryIO:
+    progress.reset(task)
+    return progress.open(path, "rb", task_id=task)
+
+
+def _deliver(job: Job, text: str, name_it: bool) -> None:
+    if job.target is not None:
+        job.target.parent.mkdir(parents=True, exist_ok=True)
+        job.target.write_text(text, encoding="utf-8")
+    else:
+        print(f"{job.source}: {text.rstrip()}" if name_it else text.rstrip("\n"))

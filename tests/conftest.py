@@ -1,0 +1,52 @@
+"""Fixtures that several test modules share: the live server, the samples, a private temp directory."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from benchmarks.live_server import LiveServer, live_server
+
+ROOT = Path(__file__).parent.parent
+SAMPLES = ROOT / "samples"
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A recording of ``samples/`` with its transcript."""
+
+    path: Path
+    text: str
+
+
+def load_samples() -> list[Sample]:
+    transcripts = json.loads((SAMPLES / "transcripts.json").read_text(encoding="utf-8"))
+    return [Sample(SAMPLES / name, text) for name, text in sorted(transcripts.items())]
+
+
+@pytest.fixture(scope="session")
+def samples() -> list[Sample]:
+    return load_samples()
+
+
+@pytest.fixture(scope="session")
+def server_temp(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the live server keeps its temporary files; empty between requests."""
+    return tmp_path_factory.mktemp("server-temp")
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, server_temp: Path) -> Iterator[LiveServer]:
+    """One real server for the whole run: the whole graph, started as a user starts it."""
+    log = tmp_path_factory.mktemp("server") / "server.log"
+    with live_server(
+        log, env={"TMPDIR": str(server_temp), "RAY_TMPDIR": "/tmp", "MAX_AUDIO_SIZE": "20MB"}
+    ) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def server_url(server: LiveServer) -> str:
+    return server.url

@@ -1,0 +1,227 @@
+"""The live server as a user meets it: official SDK, curl's wire format, bad input, several clients."""
+
+import concurrent.futures
+import difflib
+import re
+from pathlib import Path
+
+import httpx
+import numpy as np
+import openai
+import pytest
+
+from benchmarks.live_server import LiveServer
+from tests import audio_files
+from tests.conftest import Sample
+
+pytestmark = pytest.mark.server
+
+TRANSCRIPTIONS = "/v1/audio/transcriptions"
+
+
+@pytest.fixture(scope="module")
+def client(server: LiveServer) -> openai.OpenAI:
+    return openai.OpenAI(base_url=server.url + "/v1", api_key="any", max_retries=0)
+
+
+def post(server: LiveServer, data: bytes, name: str = "a.wav", **fields: str) -> httpx.Response:
+    return httpx.post(server.url + TRANSCRIPTIONS, files={"file": (name, data)}, data=fields, timeout=120)
+
+
+def test_json_through_the_sdk(client: openai.OpenAI, samples: list[Sample]) -> None:
+    for sample in samples:
+        with sample.path.open("rb") as file:
+            result = client.audio.transcriptions.create(model="whisper-1", file=file)
+        assert result.text == sample.text
+
+
+def test_text_through_the_sdk(client: openai.OpenAI, samples: list[Sample]) -> None:
+    result = client.audio.transcriptions.create(
+        model="whisper-1", file=samples[0].path, response_format="text"
+    )
+    assert result == samples[0].text + "\n"
+
+
+def test_verbose_json_through_the_sdk(client: openai.OpenAI, samples: list[Sample]) -> None:
+    sample = samples[-1]
+    result = client.audio.transcriptions.create(
+        model="whisper-1",
+        file=sample.path,
+        response_format="verbose_json",
+        timestamp_granularities=["word", "segment"],
+    )
+    assert (result.text, result.language) == (sample.text, "zh")
+    assert result.words
+    assert result.segments
+    assert "".join(segment.text for segment in result.segments) == sample.text
+    assert "".join(word.word for word in result.words) == re.sub(r"[，。？、]", "", sample.text)
+    times = [time for word in result.words for time in (word.start, word.end)]
+    assert times == sorted(times)
+    assert 0 <= times[0] < times[-1] <= result.duration
+
+
+@pytest.mark.parametrize(("format_", "arrow"), [("srt", ","), ("vtt", r"\.")])
+def test_subtitles_through_the_sdk(
+    client: openai.OpenAI, samples: list[Sample], format_: str, arrow: str
+) -> None:
+    sample = samples[-1]
+    body = str(
+        client.audio.transcriptions.create(model="x", file=sample.path, response_format=format_)  # type: ignore[call-overload]
+    )
+    assert body.startswith("WEBVTT" if format_ == "vtt" else "1\n")
+    cue = rf"(\d\d:\d\d:\d\d{arrow}\d{{3}}) --> (\d\d:\d\d:\d\d{arrow}\d{{3}})\n(.+(?:\n.+)?)\n"
+    cues = re.findall(cue, body + "\n")
+    assert "".join(text.replace("\n", "") for _, _, text in cues) == sample.text
+    assert all(begin < end for begin, end, _ in cues)
+
+
+def test_bytes_without_a_name(client: openai.OpenAI, samples: list[Sample]) -> None:
+    result = client.audio.transcriptions.create(model="whisper-1", file=samples[0].path.read_bytes())
+    assert result.text == samples[0].text
+
+
+def test_plain_keys_and_unknown_fields_as_curl_users_send_them(
+    server: LiveServer, samples: list[Sample]
+) -> None:
+    body = post(
+        server,
+        samples[0].path.read_bytes(),
+        response_format="verbose_json",
+        timestamp_granularities="word",
+        anything="else",
+    ).json()
+    assert body["words"]
+
+
+@pytest.mark.parametrize("name", sorted(audio_files.FORMATS))
+def test_every_format(server: LiveServer, samples: list[Sample], name: str) -> None:
+    audio, rate = audio_files.read_wav(samples[0].path)
+    response = post(server, audio_files.FORMATS[name](audio, rate), "upload")
+    assert response.status_code == 200
+    assert similar(response.json()["text"], samples[0].text)
+
+
+def similar(text: str, expected: str) -> bool:
+    """Whether a text lost little: lossy codecs may cost a starter model a character."""
+    return difflib.SequenceMatcher(None, text, expected).ratio() >= 0.8
+
+
+def test_raw_pcm(server: LiveServer, samples: list[Sample]) -> None:
+    audio, rate = audio_files.read_wav(samples[0].path)
+    pcm = (np.clip(audio, -1, 1) * 32767).astype("<i2").tobytes()
+    response = post(server, pcm, "a.pcm", format="pcm", sample_rate=str(rate))
+    assert response.json()["text"] == samples[0].text
+
+
+def test_silence_is_an_empty_text_and_not_an_error(server: LiveServer) -> None:
+    silence = audio_files.FORMATS["wav"](np.zeros(48_000, np.float32), 16_000)
+    response = post(server, silence)
+    assert (response.status_code, response.json()["text"]) == (200, "")
+
+
+@pytest.mark.parametrize("name", sorted(audio_files.BROKEN))
+def test_bad_audio_is_told_and_the_next_request_works(
+    server: LiveServer, server_temp: Path, samples: list[Sample], name: str
+) -> None:
+    response = post(server, audio_files.BROKEN[name]())
+    assert 400 <= response.status_code < 500
+    assert_envelope(response)
+    assert post(server, samples[0].path.read_bytes()).json()["text"] == samples[0].text
+    assert [path for path in server_temp.rglob("*") if path.is_file()] == []
+
+
+def assert_envelope(response: httpx.Response) -> None:
+    body = response.json()
+    assert body["error"]["type"]
+    message = body["error"]["message"]
+    assert message[0].isupper() or message[0] in "'\""
+    assert message.endswith(".")
+    assert "Traceback" not in response.text
+    assert "/site-packages/" not in response.text
+    assert body["message"] == message
+    assert response.headers["x-request-id"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"response_format": "yaml"}, "response_format"),
+        ({"timestamp_granularities[]": "phrase"}, "timestamp_granularities"),
+        ({"language": "tlh"}, "language"),
+        ({"temperature": "hot"}, "temperature"),
+        ({"stream": "true"}, "stream"),
+    ],
+)
+def test_bad_parameters_are_named(
+    server: LiveServer, samples: list[Sample], fields: dict[str, str], param: str
+) -> None:
+    response = post(server, samples[0].path.read_bytes(), **fields)
+    assert response.status_code == 400
+    assert_envelope(response)
+    assert response.json()["error"]["param"] == param
+
+
+def test_a_form_without_a_file(server: LiveServer) -> None:
+    response = httpx.post(server.url + TRANSCRIPTIONS, data={"model": "whisper-1"})
+    assert response.status_code == 400
+    assert_envelope(response)
+    assert response.json()["error"]["param"] == "file"
+
+
+def test_a_body_that_is_no_form(server: LiveServer) -> None:
+    response = httpx.post(server.url + TRANSCRIPTIONS, json={"file": "a.wav"})
+    assert response.status_code == 400
+    assert_envelope(response)
+
+
+def test_a_file_above_the_limit_is_refused(server: LiveServer, server_temp: Path) -> None:
+    response = post(server, bytes(21 * 1024 * 1024))
+    assert response.status_code == 413
+    assert_envelope(response)
+    assert [path for path in server_temp.rglob("*") if path.is_file()] == []
+
+
+def test_models(client: openai.OpenAI, server: LiveServer) -> None:
+    listed = client.models.list().data
+    assert [model.id for model in listed] == ["paraformer-starter"]
+    assert client.models.retrieve(listed[0].id).object == "model"
+    with pytest.raises(openai.NotFoundError) as caught:
+        client.models.retrieve("no-such-model")
+    assert caught.value.code == "model_not_found"
+
+
+@pytest.mark.parametrize(("path", "status"), [("/v1/nothing", 404), ("/v1/audio/transcriptions", 405)])
+def test_wrong_addresses_get_the_envelope(server: LiveServer, path: str, status: int) -> None:
+    response = httpx.get(server.url + path)
+    assert response.status_code == status
+    assert_envelope(response)
+
+
+def test_health_and_docs(server: LiveServer) -> None:
+    assert httpx.get(server.url + "/healthz").json() == {"status": "ok"}
+    ready = httpx.get(server.url + "/readyz").json()
+    assert set(ready["deployments"]) == {"Ingress", "Vad", "Paraformer", "Punctuation"}
+    assert httpx.get(server.url + "/docs").status_code == 200
+    schema = httpx.get(server.url + "/openapi.json").json()
+    form = schema["paths"][TRANSCRIPTIONS]["post"]["requestBody"]["content"]["multipart/form-data"]
+    assert {"file", "response_format", "timestamp_granularities[]"} <= set(form["schema"]["properties"])
+
+
+def test_eight_clients_at_once_get_what_one_gets(server: LiveServer, samples: list[Sample]) -> None:
+    work = [samples[i % len(samples)] for i in range(24)]
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        texts = list(pool.map(lambda s: post(server, s.path.read_bytes()).json()["text"], work))
+    assert texts == [sample.text for sample in work]
+
+
+def test_a_long_recording_of_all_samples(server: LiveServer, samples: list[Sample]) -> None:
+    parts = []
+    for sample in samples * 6:
+        audio, rate = audio_files.read_wav(sample.path)
+        parts += [audio, np.zeros(int(rate * 4), np.float32)]
+    data = audio_files.FORMATS["wav"](np.concatenate(parts), 16_000)
+    body = post(server, data, response_format="verbose_json").json()
+    assert body["text"] == "".join(sample.text for sample in samples) * 6
+    starts = [segment["start"] for segment in body["segments"]]
+    assert starts == sorted(starts)
+    assert body["duration"] == pytest.approx(sum(len(part) for part in parts) / 16_000, abs=0.01)
