@@ -10,7 +10,6 @@ from pydantic import BaseModel, Field
 from ray import serve
 
 from deployments.engines.base import Pcm, Recognition
-from deployments.engines.paraformer_torch import ParaformerTorchEngine
 from deployments.messages import SAMPLE_RATE, RecognitionRequest
 from deployments.replica import (
     Batcher,
@@ -53,6 +52,9 @@ class Paraformer:
     """Serves an engine that implements :class:`deployments.engines.base.AsrEngine`."""
 
     def __init__(self, model_dir: str, device: str, precision: str) -> None:
+        # Imported here, so that only replicas load the model libraries, not what builds or routes.
+        from deployments.engines.paraformer_torch import ParaformerTorchEngine
+
         engine = ParaformerTorchEngine(
             Path(model_dir), threads=replica_threads(), device=replica_device(device), precision=precision
         )

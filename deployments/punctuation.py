@@ -7,7 +7,6 @@ from typing import Any
 from pydantic import BaseModel, Field
 from ray import serve
 
-from deployments.engines.punctuation_ct import CtPunctuationEngine
 from deployments.messages import PunctuationRequest
 from deployments.replica import (
     Batcher,
@@ -35,6 +34,9 @@ class Punctuation:
     """Serves an engine that implements :class:`deployments.engines.base.PunctuationEngine`."""
 
     def __init__(self, model_dir: str, device: str) -> None:
+        # Imported here, so that only replicas load the model libraries, not what builds or routes.
+        from deployments.engines.punctuation_ct import CtPunctuationEngine
+
         engine = CtPunctuationEngine(
             Path(model_dir), threads=replica_threads(), device=replica_device(device)
         )

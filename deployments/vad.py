@@ -12,7 +12,6 @@ from pydantic import BaseModel, Field
 from ray import serve
 
 from deployments.engines.base import VadBlock, VadOptions, VadResult
-from deployments.engines.vad_fsmn import FsmnVadEngine
 from deployments.messages import SAMPLE_RATE, VadRequest
 from deployments.replica import (
     Batcher,
@@ -41,6 +40,9 @@ class Vad:
     """Serves an engine that implements :class:`deployments.engines.base.VadEngine`."""
 
     def __init__(self, model_dir: str, device: str) -> None:
+        # Imported here, so that only replicas load the model libraries, not what builds or routes.
+        from deployments.engines.vad_fsmn import FsmnVadEngine
+
         engine = FsmnVadEngine(Path(model_dir), threads=replica_threads(), device=replica_device(device))
         engine.detect([VadBlock(np.zeros(SAMPLE_RATE, np.int16), None, True, VadOptions())])
         self._batcher = Batcher(engine.detect)

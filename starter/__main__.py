@@ -13,14 +13,18 @@ from starter.report import print_rows, write_card
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
 
-Name = Annotated[str, typer.Argument(help=f"One of {', '.join(registry.names())}; evaluate and card also take 'all'.")]
+Name = Annotated[
+    str, typer.Argument(help=f"One of {', '.join(registry.names())}; evaluate and card also take 'all'.")
+]
 
 
 def _selected(name: str) -> list[str]:
     if name == "all":
         return registry.names()
     if name not in registry.names():
-        raise typer.BadParameter(f"no starter model is called {name!r}; there are: {', '.join(registry.names())}, all")
+        raise typer.BadParameter(
+            f"no starter model is called {name!r}; there are: {', '.join(registry.names())}, all"
+        )
     return [name]
 
 

@@ -12,10 +12,12 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from torch.multiprocessing.spawn import spawn
 
 
-def _enter(rank: int, processes: int, port: int, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+def _enter(
+    rank: int, processes: int, port: int, work: Callable[..., None], arguments: tuple[Any, ...]
+) -> None:
     torch.set_num_threads(1)
     # Without it gloo looks up the host's name, which need not resolve on a laptop.
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
@@ -31,11 +33,13 @@ def launch(work: Callable[..., None], processes: int, *arguments: Any) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    mp.spawn(_enter, (processes, port, work, arguments), nprocs=processes)
+    spawn(_enter, (processes, port, work, arguments), nprocs=processes)
 
 
 def average_gradients(model: torch.nn.Module, shared: float) -> float:
-    """Average all gradients over the processes in one call; returns the mean of `shared` over the processes."""
+    """Average all gradients over the processes in one call; returns the mean of `shared` over the
+    processes.
+    """
     parameters = [parameter for parameter in model.parameters() if parameter.grad is not None]
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     flat = torch.cat([gradient.reshape(-1) for gradient in gradients] + [torch.tensor([shared])])

@@ -21,7 +21,8 @@ _LONGEST_RARE_JOIN = 60 * _FILTER_FRAMES_PER_SECOND
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """All clips one after the other. features: float16 [frames, 80]; ids: int16; times: float32 [n, 2], seconds.
+    """All clips one after the other. features: float16 [frames, 80]; ids: int16; times: float32 [n, 2],
+    seconds.
 
     frame_starts and id_starts hold one more entry than there are clips.
     """
@@ -47,8 +48,8 @@ class Cache:
 class Batch:
     """Padded model input.
 
-    speech: float32 [batch, frames, 560]; speech_lengths: int64 [batch]; ids: int64 [batch, tokens] padded with
-    IGNORE; lengths: int64 [batch]; begins and ends: per clip, float32 [tokens], in encoder frames.
+    speech: float32 [batch, frames, 560]; speech_lengths: int64 [batch]; ids: int64 [batch, tokens] padded
+    with IGNORE; lengths: int64 [batch]; begins and ends: per clip, float32 [tokens], in encoder frames.
     """
 
     speech: torch.Tensor
@@ -111,7 +112,7 @@ class Batcher:
         processes: int,
     ) -> None:
         self._cache = cache
-        self._mean, self._scale = mean, 1 / deviation
+        self._mean, self._scale = mean, np.float32(1) / deviation
         self._seed, self._frames = seed, frames
         self._rank, self._processes = rank, processes
 
@@ -125,7 +126,9 @@ class Batcher:
             epoch += 1
 
     def _plan(self, rng: np.random.Generator) -> list[list[list[list[int]]]]:
-        """Steps -> processes -> clips of a batch -> cached clips to join. Batches of a step are equally long."""
+        """Steps -> processes -> clips of a batch -> cached clips to join. Batches of a step are equally
+        long.
+        """
         items = sorted(self._join(rng), key=lambda item: item[0])
         batches: list[list[list[int]]] = []
         current: list[list[int]] = []
@@ -141,7 +144,9 @@ class Batcher:
         return [steps[index] for index in rng.permutation(len(steps))]
 
     def _join(self, rng: np.random.Generator) -> list[tuple[int, list[int]]]:
-        """Every clip once, a third of the items being two to eight clips in a row: (filter-bank frames, clips)."""
+        """Every clip once, a third of the items being two to eight clips in a row: (filter-bank frames,
+        clips).
+        """
         items: list[tuple[int, list[int]]] = []
         order = iter(rng.permutation(len(self._cache)).tolist())
         for clip in order:
@@ -173,9 +178,12 @@ class Batcher:
             start += len(piece)
         features = _mask(_equalize(_warp(np.concatenate(pieces), rng), rng), self._mean[:80], rng)
         stacked = (stack_frames(features) - self._mean) * self._scale
-        return stacked, np.concatenate(ids), np.concatenate(times) / np.float32(FRAME_SECONDS)
+        frames = (np.concatenate(times) / FRAME_SECONDS).astype(np.float32)
+        return stacked, np.concatenate(ids), frames
 
-    def _collate(self, items: list[tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]]) -> Batch:
+    def _collate(
+        self, items: list[tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]]
+    ) -> Batch:
         # FunASR's CIF indexes past the end when the last row of a batch fires no token.
         items = sorted(items, key=lambda item: len(item[1]))
         lengths = torch.tensor([len(ids) for _, ids, _ in items])

@@ -1,7 +1,7 @@
 """Training clips of the recognizer: synthesized, degraded, turned into filter banks and cached in shards.
 
-A shard is one .npz file made by one worker from its own seed, so a run that is killed keeps every finished shard
-and the data does not depend on how many workers made it.
+A shard is one .npz file made by one worker from its own seed, so a run that is killed keeps every finished
+shard and the data does not depend on how many workers made it.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ def filter_bank(samples: NDArray[np.float32], dither: float) -> NDArray[np.float
 
 
 def join(utterances: list[tuple[str, Voice]], pauses: list[float], synthesizer: Synthesizer) -> Clip:
-    """Sentences spoken one after the other; `pauses` holds one more entry than there are sentences, seconds."""
+    """Sentences spoken one after the other; `pauses` holds one more entry than there are sentences,
+    seconds.
+    """
     parts = [np.zeros(round(pauses[0] * SAMPLE_RATE), np.float32)]
     times: list[tuple[float, float]] = []
     for (sentence, voice), pause in zip(utterances, pauses[1:], strict=True):
@@ -68,7 +70,9 @@ def join(utterances: list[tuple[str, Voice]], pauses: list[float], synthesizer: 
 
 
 def random_voice(rng: np.random.Generator) -> Voice:
-    """A voice of SEEN_VOICES near its own settings, or (every second time) with settings from all over the range."""
+    """A voice of SEEN_VOICES near its own settings, or (every second time) with settings from all over the
+    range.
+    """
     voice = SEEN_VOICES[int(rng.integers(len(SEEN_VOICES)))].jitter(rng)
     if rng.random() < 0.5:
         return voice
@@ -109,7 +113,10 @@ def _talk(texts: TextGenerator, synthesizer: Synthesizer, rng: np.random.Generat
     voice = random_voice(rng)
     change = rng.random() < 0.2
     spoken = [(sentence, random_voice(rng) if change else voice) for sentence in sentences]
-    pauses = [float(pause) for pause in (rng.uniform(0, 0.5), *rng.uniform(0.05, 1.5, count - 1), rng.uniform(0, 0.5))]
+    pauses = [
+        float(pause)
+        for pause in (rng.uniform(0, 0.5), *rng.uniform(0.05, 1.5, count - 1), rng.uniform(0, 0.5))
+    ]
     return join(spoken, pauses, synthesizer)
 
 
@@ -147,7 +154,9 @@ def _make_shard(path: Path, seed: int, index: int) -> Path:
 
 
 def make_shards(directory: Path, count: int, seed: int, processes: int) -> list[Path]:
-    """The paths of `count` shards, making those that are missing. Raises BrokenProcessPool if a worker dies."""
+    """The paths of `count` shards, making those that are missing. Raises BrokenProcessPool if a worker
+    dies.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     paths = [directory / f"shard-{seed}-{index:03d}.npz" for index in range(count)]
     missing = [(index, path) for index, path in enumerate(paths) if not path.exists()]

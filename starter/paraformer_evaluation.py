@@ -19,7 +19,8 @@ from starter.paraformer_data import TOKENS, Clip, filter_bank, join
 from starter.paraformer_model import stack_frames
 from starter.registry import Row
 from starter.synth import SAMPLE_RATE, Synthesizer
-from starter.text import SHORT_COMMANDS, Split, TextGenerator, split_of, strip_punctuation
+from starter.text import Split, TextGenerator, split_of, strip_punctuation
+from starter.text_words import SHORT_COMMANDS
 from starter.voices import SEEN_VOICES, UNSEEN_VOICES, Voice
 
 _DEV_CLIPS = 80
@@ -64,9 +65,7 @@ class TestSets:
         rng = np.random.default_rng(self._seed)
         texts = self._held_out(TextGenerator(self._seed), longest)
         order = rng.permutation(len(voices))
-        return [
-            self._speak([next(texts)], voices[order[index % len(voices)]], rng) for index in range(count)
-        ]
+        return [self._speak([next(texts)], voices[order[index % len(voices)]], rng) for index in range(count)]
 
     def commands(self, voices: tuple[Voice, ...]) -> list[Clip]:
         """The one- and two-character commands, each by one voice."""
@@ -101,7 +100,11 @@ class TestSets:
 
     def _speak(self, sentences: list[str], voice: Voice, rng: np.random.Generator) -> Clip:
         pauses = [0.3, *rng.uniform(0.2, 1.2, len(sentences) - 1), 0.3]
-        return join([(sentence, voice) for sentence in sentences], [float(pause) for pause in pauses], self._synthesizer)
+        return join(
+            [(sentence, voice) for sentence in sentences],
+            [float(pause) for pause in pauses],
+            self._synthesizer,
+        )
 
 
 def degraded(clips: list[Clip], kind: Kind, seed: int) -> list[Clip]:
@@ -119,7 +122,7 @@ class DevSet:
     def score(
         self, model: Paraformer, mean: NDArray[np.float32], deviation: NDArray[np.float32]
     ) -> tuple[float, float]:
-        """Character error rates (0 to 1 and above) with greedy decoding, as `Paraformer.inference` does it."""
+        """Character error rates (0 to 1 and above) with greedy decoding, as `Paraformer.inference` does."""
         model.eval()
         rates = []
         for clips in (self.seen, self.unseen):
@@ -246,7 +249,13 @@ def measure(model_dir: Path, clips_per_set: int = 200, seed: int = 2026) -> list
         rows.append(Row(name, "CER", _tally(recognizer, talks, name).cer, "%", target))
     if timed is not None and timed.begins and timed.ends:
         name = "seen voices, light noise"
-        rows.append(Row(name, "character begin, median error", 1000 * float(np.median(timed.begins)), "ms", "<= 80"))
-        rows.append(Row(name, "character begin, 90th percentile", 1000 * float(np.quantile(timed.begins, 0.9)), "ms"))
-        rows.append(Row(name, "character end, median error", 1000 * float(np.median(timed.ends)), "ms", "<= 80"))
+        rows.append(
+            Row(name, "character begin, median error", 1000 * float(np.median(timed.begins)), "ms", "<= 80")
+        )
+        rows.append(
+            Row(name, "character begin, 90th percentile", 1000 * float(np.quantile(timed.begins, 0.9)), "ms")
+        )
+        rows.append(
+            Row(name, "character end, median error", 1000 * float(np.median(timed.ends)), "ms", "<= 80")
+        )
     return rows + _invented(recognizer, seed)

@@ -1,8 +1,11 @@
-"""The recognizer's training loss: FunASR's own terms, and a CIF predictor that is told when characters begin.
+"""The recognizer's training loss: FunASR's own terms, and a CIF predictor that is told when characters
+begin.
 
-The synthesizer knows the time of every character, so the predictor's weights (the alphas, whose running sum fires
-a token at each whole number) are trained on them directly instead of on the number of tokens alone. Counting then
-works after a few hundred steps and at any length, and the firing times are usable as character times.
+The synthesizer knows the time of every character, so the predictor's weights (the alphas, whose running sum
+fires a token at each whole number) are trained on them directly instead of on the number of tokens alone.
+Counting then works after a few hundred steps and at any length, and the firing times are usable as
+character times. For the same reason the CTC head, which is there for training only, learns the character of
+every frame: the sum over all alignments that CTC takes is not needed where the alignment is known.
 """
 
 from __future__ import annotations
@@ -19,28 +22,32 @@ from torch.nn import functional
 from starter.paraformer_batches import IGNORE, Batch
 
 _FIRING_DELAY = 2.0
-"""Encoder frames from a character's begin to its firing. FunASR's `ts_prediction_lfr6_standard` takes 1.5 frames
-off the index of the firing frame, and the firing instant lies half a frame into it on average."""
+"""Encoder frames from a character's begin to its firing. FunASR's `ts_prediction_lfr6_standard` takes 1.5
+frames off the index of the firing frame, and the firing instant lies half a frame into it on average."""
 _WINDOW = 4.0
 """A character's weight is spread over at most so many frames before it fires."""
 _HEAD_START = 0.15
-"""Share of the next weight that comes right after a firing. Without it the running sum would rest at a whole number
-during a pause, and the smallest error would delay the firing to the end of the pause."""
+"""Share of the next weight that comes right after a firing. Without it the running sum would rest at a
+whole number during a pause, and the smallest error would delay the firing to the end of the pause."""
 _LEAST_GAP = 0.8
+_FRAME_CENTER = 0.2
+"""A stacked frame spans 35 ms to either side of its middle filter-bank window, whose center is at 12.5 ms."""
 
-_CTC_WEIGHT, _WINDOW_WEIGHT, _SPAN_WEIGHT, _COUNT_WEIGHT = 0.5, 0.5, 0.5, 1.0
+_FRAME_WEIGHT, _WINDOW_WEIGHT, _SPAN_WEIGHT, _COUNT_WEIGHT = 1.0, 0.5, 0.5, 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Losses:
     total: torch.Tensor
     attention: float
-    ctc: float
+    frame: float
     timing: float
 
 
 def raw_alphas(model: Paraformer, encoded: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """CifPredictorV2's weights before any scaling, [batch, frames]; mask: [batch, frames], 1 inside the clip."""
+    """CifPredictorV2's weights before any scaling, [batch, frames]; mask: [batch, frames], 1 inside the
+    clip.
+    """
     predictor = model.predictor
     context = torch.relu(predictor.cif_conv1d(predictor.pad(encoded.transpose(1, 2)))).transpose(1, 2)
     return torch.sigmoid(predictor.cif_output(context)).squeeze(-1) * mask
@@ -80,7 +87,9 @@ def _interpolate(points: torch.Tensor, knots: torch.Tensor, values: torch.Tensor
 
 
 def _timing_loss(alphas: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """Per token: weights off their frames, weight between two firings other than 1, and sum other than n + 1."""
+    """Per token: weights off their frames, weight between two firings other than 1, and sum other than n +
+    1.
+    """
     off_frame, off_span = alphas.new_zeros(()), alphas.new_zeros(())
     for row, (begins, ends) in enumerate(zip(batch.begins, batch.ends, strict=True)):
         frames = int(batch.speech_lengths[row])
@@ -97,25 +106,34 @@ def _timing_loss(alphas: torch.Tensor, batch: Batch) -> torch.Tensor:
     return weighted / tokens.sum()
 
 
-def _ctc_loss(model: Paraformer, encoded: torch.Tensor, batch: Batch) -> torch.Tensor:
-    log_probabilities = model.ctc.ctc_lo(encoded).log_softmax(-1).transpose(0, 1)
-    loss = functional.ctc_loss(
-        log_probabilities,
-        batch.ids.clamp_min(0),
-        batch.speech_lengths,
-        batch.lengths,
-        blank=model.blank_id,
-        reduction="sum",
-        zero_infinity=True,
-    )
-    return loss / (batch.lengths + 1).sum()
+def frame_targets(batch: Batch, blank: int) -> torch.Tensor:
+    """The token spoken in every frame, int64 [batch, frames]; `blank` in pauses, IGNORE in the padding."""
+    count = batch.speech.shape[1]
+    centers = torch.arange(count) + _FRAME_CENTER
+    targets = torch.full((len(batch.ids), count), IGNORE)
+    for row, (begins, ends) in enumerate(zip(batch.begins, batch.ends, strict=True)):
+        frames = int(batch.speech_lengths[row])
+        targets[row, :frames] = blank
+        if len(begins) == 0:
+            continue
+        character = torch.searchsorted(begins.contiguous(), centers[:frames], right=True) - 1
+        spoken = (character >= 0) & (centers[:frames] < ends[character.clamp_min(0)])
+        targets[row, :frames][spoken] = batch.ids[row, character[spoken]]
+    return targets
+
+
+def _frame_loss(model: Paraformer, encoded: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """Mean cross entropy of the CTC head over the frames, with the alignment given instead of summed over."""
+    scores = model.ctc.ctc_lo(encoded)
+    targets = frame_targets(batch, model.blank_id)
+    return functional.cross_entropy(scores.flatten(0, 1), targets.flatten(), ignore_index=IGNORE)
 
 
 def losses(model: Paraformer, batch: Batch, low_precision: bool = False) -> Losses:
     """All terms per token. The decoder sees glancing-sampled true tokens as in `Paraformer.sampler`.
 
-    low_precision: run encoder and decoder in bf16 (1.6 times as fast on a CPU with avx512_bf16); the losses and the
-    predictor stay in fp32.
+    low_precision: run encoder and decoder in bf16 (1.6 times as fast on a CPU with avx512_bf16); the losses
+    and the predictor stay in fp32.
     """
     with torch.autocast("cpu", torch.bfloat16, enabled=low_precision):
         encoded, lengths = model.encode(batch.speech, batch.speech_lengths)
@@ -132,7 +150,7 @@ def losses(model: Paraformer, batch: Batch, low_precision: bool = False) -> Loss
         sampled, _ = model.sampler(encoded, lengths, targets, target_lengths, embeddings)
         decoded = model.decoder(encoded, lengths, sampled, target_lengths)[0]
     attention = model.criterion_att(decoded.float(), targets)
-    ctc = _ctc_loss(model, encoded, batch)
+    frame = _frame_loss(model, encoded, batch)
     timing = _timing_loss(alphas, batch)
-    total = attention + _CTC_WEIGHT * ctc + timing
-    return Losses(total, float(attention.detach()), float(ctc.detach()), float(timing.detach()))
+    total = attention + _FRAME_WEIGHT * frame + timing
+    return Losses(total, float(attention.detach()), float(frame.detach()), float(timing.detach()))

@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import funasr.models.paraformer.decoder  # noqa: F401  registers ParaformerSANMDecoder by name
+import funasr.models.paraformer.decoder
 import funasr.models.sanm.encoder  # noqa: F401  registers SANMEncoder by name
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ ARCHITECTURE: dict[str, Any] = {
         "length_normalized_loss": True,
         "predictor_weight": 1.0,
         "predictor_bias": 1,
-        "sampling_ratio": 0.75,
+        "sampling_ratio": 0.5,
     },
     "encoder": "SANMEncoder",
     "encoder_conf": {
@@ -115,18 +115,21 @@ def stack_frames(features: NDArray[np.float32]) -> NDArray[np.float32]:
     count = -(-len(features) // LFR_STRIDE)
     left = (LFR_STACKED - 1) // 2
     index = np.arange(count)[:, None] * LFR_STRIDE + np.arange(LFR_STACKED) - left
-    return features[index.clip(0, len(features) - 1)].reshape(count, FEATURE_SIZE)
+    stacked: NDArray[np.float32] = features[index.clip(0, len(features) - 1)].reshape(count, FEATURE_SIZE)
+    return stacked
 
 
 def write_cmvn(path: Path, mean: NDArray[np.float32], deviation: NDArray[np.float32]) -> None:
-    """Kaldi's text form of a global mean and variance normalization: a shift, then a scale, 560 values each."""
+    """Kaldi's text form of a global mean and variance normalization: a shift, then a scale, 560 values
+    each.
+    """
 
     def row(values: NDArray[np.float32]) -> str:
         return "<LearnRateCoef> 0 [ " + " ".join(f"{value:.6f}" for value in values) + " ]"
 
     lines = ["<Nnet>", f"<Splice> {FEATURE_SIZE} {FEATURE_SIZE}", "[ 0 ]"]
     lines += [f"<AddShift> {FEATURE_SIZE} {FEATURE_SIZE}", row(-mean)]
-    lines += [f"<Rescale> {FEATURE_SIZE} {FEATURE_SIZE}", row(1 / deviation), "</Nnet>"]
+    lines += [f"<Rescale> {FEATURE_SIZE} {FEATURE_SIZE}", row(np.float32(1) / deviation), "</Nnet>"]
     path.write_text("\n".join(lines) + "\n", "ascii")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from starter.paraformer_positions import RandomPositions
 from starter.registry import TrainOptions, save_facts
 
 SHARDS = 100
-_FRAMES_PER_BATCH = 1400
+_FRAMES_PER_BATCH = 900
 _PEAK_RATE, _LAST_RATE, _WARMUP_STEPS = 1.2e-3, 2e-5, 250
 _AVERAGE_DECAY = 0.998
 _CHECK_SECONDS = 150.0
@@ -98,7 +99,7 @@ class _Run:
         """One update; returns this process's losses and rank 0's clock, on which all processes agree."""
         terms = losses(self.model, batch, self.low_precision)
         self.optimizer.zero_grad()
-        terms.total.backward()  # type: ignore[no-untyped-call]
+        terms.total.backward()
         clock = average_gradients(self.model, seconds * dist.get_world_size() if self.rank == 0 else 0.0)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
         rate = _learning_rate(self.state.step, clock / (60 * self.options.minutes))
@@ -115,9 +116,10 @@ class _Run:
 
 def _facts(run: _Run, cer: float) -> dict[str, str | int | float]:
     return {
-        "data": f"{SHARDS * UTTERANCES_PER_SHARD} synthesized utterances, {run.cache.seconds / 3600:.1f} hours",
+        "synthesized utterances": SHARDS * UTTERANCES_PER_SHARD,
+        "hours of speech": round(run.cache.seconds / 3600, 1),
         "characters": len(TOKENS) - 4,
-        "parameters": sum(value.numel() for key, value in run.average.items() if not key.startswith("ctc.")),
+        "parameters": sum(run.average[key].numel() for key in run.average if key[:4] != "ctc."),
         "training minutes": round(run.state.seconds / 60, 1),
         "processes of one thread": run.options.processes,
         "updates": run.state.step,
@@ -134,9 +136,9 @@ def _check(run: _Run, dev: DevSet, console: Console, terms: Losses) -> float:
     scorer.load_state_dict(run.average)
     cer, unseen = dev.score(scorer, run.mean, run.deviation)
     console.log(
-        f"{run.state.seconds / 60:5.1f} min, step {run.state.step}, epoch {run.state.epoch}: CER {100 * cer:.1f} %, "
-        f"unseen voices {100 * unseen:.1f} % (loss: tokens {terms.attention:.2f}, CTC {terms.ctc:.2f}, "
-        f"timing {terms.timing:.2f})"
+        f"{run.state.seconds / 60:5.1f} min, step {run.state.step}, epoch {run.state.epoch}: "
+        f"CER {100 * cer:.1f} %, unseen voices {100 * unseen:.1f} % "
+        f"(loss: tokens {terms.attention:.2f}, frames {terms.frame:.2f}, timing {terms.timing:.2f})"
     )
     if cer < _USABLE_CER:
         export(run.options.output, run.average, run.mean, run.deviation)
@@ -145,6 +147,7 @@ def _check(run: _Run, dev: DevSet, console: Console, terms: Losses) -> float:
 
 
 def _work(rank: int, processes: int, options: TrainOptions, data: Path, dev: DevSet) -> None:
+    parent = os.getppid()
     run = _Run(rank, processes, options, data)
     console = Console()
     begun = time.monotonic() - run.state.seconds
@@ -154,13 +157,15 @@ def _work(rank: int, processes: int, options: TrainOptions, data: Path, dev: Dev
         TextColumn("training"), BarColumn(), TextColumn("{task.fields[status]}"), TimeElapsedColumn(),
         console=console, disable=rank != 0,
     ) as progress:  # fmt: skip
-        task = progress.add_task("", total=options.minutes * 60, completed=run.state.seconds, status="")
+        task = progress.add_task("", total=options.minutes * 60, completed=int(run.state.seconds), status="")
         for epoch, batch in run.batcher.epochs(run.state.epoch):
             terms, clock = run.step(batch, time.monotonic() - begun)
             run.state.epoch, run.state.seconds = epoch, clock
             status = f"step {run.state.step}, loss {float(terms.total.detach()):.2f}, CER {100 * cer:.1f} %"
             progress.update(task, completed=clock, status=status)
             finished = clock >= options.minutes * 60
+            if os.getppid() != parent:
+                raise RuntimeError("the process that started this training is gone")
             if rank == 0 and (finished or time.monotonic() - checked > _CHECK_SECONDS):
                 cer = _check(run, dev, console, terms)
                 checked = time.monotonic()
@@ -177,5 +182,3 @@ def train_paraformer(options: TrainOptions) -> None:
     merge_shards(shards, merged)
     options.output.mkdir(parents=True, exist_ok=True)
     launch(_work, options.processes, options, merged, make_dev_set(options.seed))
-
-

@@ -24,8 +24,8 @@ that the grammar does not have count as unknown.
 
 How it was measured. Text goes through `funasr.AutoModel.generate` without its marks. A mark counts as right
 if the same mark stands behind the same character. "sentence" is one held-out sentence, "paragraph" three to
-eight of them, "stream" at least 400 characters. FunASR itself ends every text with 。 where the model put
-nothing.
+eight of them, "stream" at least 400 characters; "all" is these three together. FunASR itself ends every text
+with 。 where the model put nothing.
 """
 
 _ENCODER: dict[str, Any] = {
@@ -63,7 +63,10 @@ _STEPS_PER_MINUTE = 150
 
 
 def train(options: TrainOptions) -> None:
-    """Train on one thread, on text made as it goes, and write the model directory."""
+    """Train on one thread, on text made as it goes, and write the model directory.
+
+    One process is enough: `options.processes` is not used.
+    """
     torch.set_num_threads(1)
     options.work.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(options.seed)

@@ -24,9 +24,10 @@ _MODULES = {
 class TrainOptions:
     """How to train.
 
-    output: directory that receives the finished model. work: directory for cached data and checkpoints; training
-    killed half way goes on from there. minutes: wall-clock budget of the optimization. processes: data-parallel
-    processes of one thread each. seed: fixes texts, voices, noise, initial weights and batches.
+    output: directory that receives the finished model. work: directory for cached data and checkpoints;
+    training killed half way goes on from there. minutes: wall-clock budget of the optimization. processes:
+    data-parallel processes of one thread each. seed: fixes texts, voices, noise, initial weights and
+    batches.
     """
 
     output: Path
@@ -38,7 +39,9 @@ class TrainOptions:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One measured figure: `value` in `unit` of `measure` on the test set; `target` such as "<= 4" ("" if none)."""
+    """One measured figure: `value` in `unit` of `measure` on the test set; `target` such as "<= 4" ("" if
+    none).
+    """
 
     test_set: str
     measure: str
@@ -60,9 +63,9 @@ class Row:
 class ModelModule(Protocol):
     """The interface of a module that trains one starter model.
 
-    DEFAULT_MINUTES: its usual training budget. ABOUT: Markdown paragraphs of the model card (what the model is and
-    what it was trained on). train: writes a complete model directory, with `save_facts`. evaluate: measures
-    the model in a directory on held-out data, loading it as a service would; prints nothing.
+    DEFAULT_MINUTES: its usual training budget. ABOUT: Markdown paragraphs of the model card (what the model
+    is and what it was trained on). train: writes a complete model directory, with `save_facts`. evaluate:
+    measures the model in a directory on held-out data, loading it as a service would; prints nothing.
     """
 
     DEFAULT_MINUTES: float

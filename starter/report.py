@@ -28,7 +28,8 @@ def print_rows(console: Console, name: str, rows: list[Row]) -> None:
     for heading in ("test set", "measure", "value", "target", "reached"):
         table.add_column(heading, justify="right" if heading == "value" else "left")
     for row in rows:
-        table.add_row(row.test_set, row.measure, f"{_number(row.value)} {row.unit}", row.target, _verdict(row))
+        value = f"{_number(row.value)} {row.unit}"
+        table.add_row(row.test_set, row.measure, value, row.target, _verdict(row))
     console.print(table)
 
 
@@ -41,13 +42,14 @@ def write_card(model_dir: Path, name: str, about: str, rows: list[Row]) -> None:
     lines += [
         "## Measured",
         "",
-        f"On held-out sentences that are not in the training data, by `python -m starter evaluate {name}`:",
+        f"On held-out sentences, never trained on, by `python -m starter evaluate {name}`:",
         "",
         "| test set | measure | value | target | reached |",
         "|---|---|---:|---|---|",
     ]
     lines += [
-        f"| {row.test_set} | {row.measure} | {_number(row.value)} {row.unit} | {row.target} | {_verdict(row)} |"
+        f"| {row.test_set} | {row.measure} | {_number(row.value)} {row.unit} "
+        f"| {row.target} | {_verdict(row)} |"
         for row in rows
     ]
     (model_dir / "README.md").write_text("\n".join(lines) + "\n", "utf-8")

@@ -1,7 +1,7 @@
 """Generated Chinese sentences and talks that the starter models are trained and measured on.
 
-Everything here is deterministic: a seed fixes the sentences, and a hash of the sentence fixes whether it belongs
-to the training, development or test part, whoever generates it.
+Everything here is deterministic: a seed fixes the sentences, and a hash of the sentence fixes whether it
+belongs to the training, development or test part, whoever generates it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ _READINGS = {
 }
 """Words that pypinyin reads wrongly next to some of the words that the grammar can put beside them."""
 _SPOKEN_RUN = re.compile(f"[{MARKS}]|{'|'.join(_READINGS)}|(?:(?!{'|'.join(_READINGS)})[^{MARKS}])+")
-_ENUMERABLE = ("fruit", "food", "drink", "goods", "animal", "subject", "city", "color", "hobby", "family", "device")
+_ENUMERABLE_WORDS = "fruit food drink goods animal subject city color hobby family device"
+_ENUMERABLE = tuple(_ENUMERABLE_WORDS.split())
 
 
 def strip_punctuation(text: str) -> str:
@@ -47,7 +48,8 @@ def strip_punctuation(text: str) -> str:
 
 
 def split_of(sentence: str) -> Split:
-    """The part (90 % train, 4 % dev, 6 % test) that a sentence belongs to, by a hash of its spoken characters.
+    """The part (90 % train, 4 % dev, 6 % test) that a sentence belongs to, by a hash of its spoken
+    characters.
 
     Utterances of one or two characters are a closed set of commands and always belong to the training part.
     """
@@ -61,7 +63,7 @@ def split_of(sentence: str) -> Split:
 def to_pinyin_input(text: str) -> str:
     """The text to hand to espeak-ng's voice `cmn-latn-pinyin`: one tone-numbered syllable for each character.
 
-    "你好，几点了？" gives "ni3 hao3, ji3 dian3 le5?". Readings come from pypinyin's phrase dictionary, because
+    "你好，几点了？" gives "ni3 hao3, ji3 dian3 le5?". Readings come from pypinyin's phrases, because
     espeak-ng knows only one reading of each character.
     """
     words: list[str] = []

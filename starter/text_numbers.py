@@ -112,7 +112,5 @@ NUMBER_SLOTS: dict[str, Callable[[Random], str]] = {
 }
 """Slot name -> generator; every one draws only from the random stream that it is given."""
 
-NUMBER_CHARACTERS = frozenset(
-    "零一二三四五六七八九十百千万两幺半点刻分早上午中下晚月号年星期周块元之度钟"
-)
+NUMBER_CHARACTERS = frozenset("零一二三四五六七八九十百千万两幺半点刻分早上午中下晚月号年星期周块元之度钟")
 """Every character that the slots above can produce."""

@@ -1,12 +1,13 @@
 """Sentence templates by topic.
 
-Where a comma stands follows one rule, so that it can be learned: after an opener (see INTERJECTIONS), and before
-a clause that begins with a connective (CONNECTIVES). No sentence begins with a connective.
+Where a comma stands follows one rule, so that it can be learned: after an opener (see INTERJECTIONS), and
+before a clause that begins with a connective (CONNECTIVES). No sentence begins with a connective.
 """
 
 from __future__ import annotations
 
-CONNECTIVES = ("所以", "但是", "不过", "而且", "然后", "就", "因为", "还要", "那么", "也", "再", "否则", "才", "都")
+_CONNECTIVES_WORDS = "所以 但是 不过 而且 然后 就 因为 还要 那么 也 再 否则 才 都"
+CONNECTIVES = tuple(_CONNECTIVES_WORDS.split())
 
 _TOPICS = {
     "weather": """
@@ -230,6 +231,6 @@ _TOPICS = {
 }
 
 TOPICS: dict[str, tuple[str, ...]] = {
-    topic: tuple(line.strip() for line in lines.split("\n") if line.strip()) for topic, lines in _TOPICS.items()
+    topic: tuple(line.strip() for line in lines.strip().split("\n")) for topic, lines in _TOPICS.items()
 }
 """Topic name -> sentence templates, each ending in 。 or ？."""

@@ -18,7 +18,8 @@ _LISTS = {
     "given": "小明 建国 志强 海燕 文静 美玲 春生 丽华",
     "person": "{surname}{title} {surname}{title} {surname}{given} {given}",
     "city": "北京 上海 广州 深圳 杭州 南京 成都 重庆 武汉 西安 天津 苏州 长沙 青岛",
-    "place": "公司 学校 医院 银行 超市 公园 机场 火车站 图书馆 饭店 商店 办公室 电影院 邮局 餐厅 酒店 地铁站 会议室",
+    "place": "公司 学校 医院 银行 超市 公园 机场 火车站 图书馆 饭店 商店 "
+    "办公室 电影院 邮局 餐厅 酒店 地铁站 会议室",
     "venue": "公园 超市 图书馆 电影院 餐厅 海边 动物园 商场 体育馆",
     "vehicle": "地铁 飞机 火车 汽车 高铁 公交车 出租车",
     "weather": "下雨 下雪 刮风 打雷 多云 晴天 阴天 有雾 降温",
@@ -57,14 +58,16 @@ _LISTS = {
 WORDS: dict[str, tuple[str, ...]] = {slot: tuple(words.split()) for slot, words in _LISTS.items()}
 """Slot name -> alternatives; an alternative may itself hold {slots}."""
 
-SHORT_COMMANDS = tuple(
+_COMMANDS = (
     "好 是 对 嗯 不 停 开 关 有 要 行 喂 来 走 "
     "你好 谢谢 再见 好的 是的 不是 不要 可以 开始 停止 暂停 继续 确定 取消 返回 退出 帮助 上一首 下一首 "
     "开灯 关灯 开门 关门 静音 拍照 录音 开机 关机 重启 不对 没有 没事 当然 快点 等等 加油 "
     "大声点 小声点 再来一次 打开空调 关闭电视 不客气 对不起 没关系 没问题 知道了 我明白 不可以 请稍等 "
-    "语音识别 回到首页 下一页 上一页 接电话 挂电话 听音乐 看新闻 别说了 晚安 早上好 下午好 晚上好 请说 请讲".split()
+    "语音识别 回到首页 下一页 上一页 接电话 挂电话 听音乐 看新闻 别说了 晚安 早上好 下午好 晚上好 请说 请讲"
 )
+SHORT_COMMANDS = tuple(_COMMANDS.split())
 """Utterances of one to four characters that stand alone."""
 
-INTERJECTIONS = ("好的", "你好", "谢谢", "对不起", "没关系", "没问题", "不好意思", "是的", "对", "嗯", "喂", "当然可以")
+_INTERJECTIONS_WORDS = "好的 你好 谢谢 对不起 没关系 没问题 不好意思 是的 对 嗯 喂 当然可以"
+INTERJECTIONS = tuple(_INTERJECTIONS_WORDS.split())
 """Openers: inside a longer sentence a comma always follows one of these."""

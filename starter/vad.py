@@ -16,7 +16,7 @@ from starter.vad_data import CONTEXT, ClipMaker, Features, frame_labels, stack
 from starter.vad_evaluate import measure
 from starter.voices import SEEN_VOICES
 
-DEFAULT_MINUTES = 8.0
+DEFAULT_MINUTES = 10.0
 
 ABOUT = """
 FunASR's `FsmnVADStreaming` with the encoder of `iic/speech_fsmn_vad_zh-cn-16k-common-pytorch` (four
@@ -92,7 +92,7 @@ _DETECTION: dict[str, Any] = {
     "frame_length_ms": 25,
 }
 
-_CLIPS = 2000
+_CLIPS = 2400
 _CLIP_SECONDS = 12.0
 _BATCH = 8
 _PEAK_RATE = 2e-3
@@ -105,10 +105,13 @@ _STEPS_PER_MINUTE = 120
 
 
 def train(options: TrainOptions) -> None:
-    """Make the clips (or read them from `options.work`), train on one thread, write the model directory."""
+    """Make the clips (or read them from `options.work`), train on one thread, write the model directory.
+
+    One process is enough: `options.processes` is not used.
+    """
     torch.set_num_threads(1)
     options.work.mkdir(parents=True, exist_ok=True)
-    mel, labels = _training_data(options.work / f"clips-{options.seed}.npz", options.seed)
+    mel, labels = _training_data(options.work / f"clips-{options.seed}-{_CLIPS}.npz", options.seed)
     mean, deviation = _normalization(mel, labels)
     torch.manual_seed(options.seed)
     encoder = FSMN(**ENCODER)

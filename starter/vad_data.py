@@ -29,8 +29,8 @@ Spans = list[tuple[float, float]]
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """samples: float32 at 16 kHz. spans: (begin, end) of speech in seconds. utterances: the same without the
-    pauses inside an utterance."""
+    """samples: float32 at 16 kHz. spans: (begin, end) of speech in seconds, without an utterance's own pauses.
+    utterances: (begin, end) of each whole utterance."""
 
     samples: Samples
     spans: Spans = field(default_factory=list)
@@ -74,14 +74,17 @@ class ClipMaker:
         self._synthesizer = Synthesizer()
 
     def training_clip(self, seconds: float) -> Clip:
-        """`seconds` of utterances with pauses of 0.05 to 3 s, degraded at random; one in six only noise."""
-        if self._rng.random() < 1 / 6:
-            return Clip(noise.noise_clip(seconds, self._rng))
+        """`seconds` of utterances with pauses of 0.05 to 3 s, degraded at random; one in five only noise."""
+        if self._rng.random() < 1 / 5:
+            return Clip(noise.noise_clip(seconds, self._rng, self._noise_kind()))
         clip = self._compose(seconds, pauses=(0.05, 3.0))
         samples = clip.samples
         if self._rng.random() < 0.2:
             samples = self._with_background(samples)
-        return Clip(random_degradation(samples, self._rng), clip.spans, clip.utterances)
+        degraded = random_degradation(samples, self._rng)
+        if self._rng.random() < 0.15:
+            degraded = gain(degraded, self._rng, 0.005, 0.05)
+        return Clip(degraded, clip.spans, clip.utterances)
 
     def clean_clip(self, seconds: float, pauses: tuple[float, float]) -> Clip:
         """`seconds` of utterances with pauses drawn evenly from the range, in one voice, not degraded."""
@@ -114,6 +117,10 @@ class ClipMaker:
 
     def _voice(self) -> Voice:
         return self._voices[int(self._rng.integers(len(self._voices)))].jitter(self._rng)
+
+    def _noise_kind(self) -> str:
+        """Tones, which are the most like voices, come three times as often as another noise."""
+        return str(self._rng.choice((*noise.KINDS, "tones", "tones")))
 
     def _with_background(self, samples: Samples) -> Samples:
         """Hum, clicks or tones 10 to 30 dB below the speech."""
@@ -153,4 +160,5 @@ def _trim(samples: Samples, span: tuple[float, float], floor: float) -> tuple[fl
     loud = np.flatnonzero(np.sqrt(power) >= floor)
     if len(loud) == 0:
         return None
-    return (first + loud[0] * block) / SAMPLE_RATE, (first + (loud[-1] + 1) * block) / SAMPLE_RATE
+    begin, end = first + int(loud[0]) * block, first + (int(loud[-1]) + 1) * block
+    return begin / SAMPLE_RATE, end / SAMPLE_RATE

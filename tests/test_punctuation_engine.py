@@ -14,7 +14,6 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments.engines.model_files import ModelFilesError
 from deployments.engines.punctuation_ct import CtPunctuationEngine
 
 STARTER = Path(__file__).parents[1] / "models" / "starter" / "ct-punc"

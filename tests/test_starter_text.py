@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -49,7 +50,7 @@ def test_a_talk_is_full_sentences_without_a_repetition_in_a_row() -> None:
         talk = texts.talk(count)
         assert len(talk) == count
         assert all(sentence[-1] in "。？" for sentence in talk)
-        assert all(one != following for one, following in zip(talk, talk[1:], strict=False))
+        assert all(one != following for one, following in pairwise(talk))
 
 
 def test_parts_are_disjoint_and_depend_on_the_spoken_characters_only() -> None:
@@ -66,7 +67,12 @@ def test_parts_are_disjoint_and_depend_on_the_spoken_characters_only() -> None:
 
 
 def test_the_split_does_not_change_from_run_to_run() -> None:
-    expected = {"打开客厅的空调。": "train", "同事会跑步吗？": "test", "天津的春天长吗": "test", "我的号码是六幺零四七幺。": "dev"}
+    expected = {
+        "打开客厅的空调。": "train",
+        "同事会跑步吗？": "test",
+        "天津的春天长吗": "test",
+        "我的号码是六幺零四七幺。": "dev",
+    }
     assert {sentence: split_of(sentence) for sentence in expected} == expected
 
 

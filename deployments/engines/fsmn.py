@@ -37,7 +37,7 @@ class _Block:
 
 
 class Fsmn:
-    """The encoder that ``files`` hold, in fp32 on ``device``.
+    """The encoder that ``files`` hold, in fp32 on ``device``; it takes features that are not normalized yet.
 
     ``feature_size`` is the size of an input frame, and ``memory_shape`` the shape of what must be kept of
     one recording between two calls: ``(blocks, projection, history)``.
@@ -73,7 +73,8 @@ class Fsmn:
             project = parameter(f"{name}.linear.linear.weight", projection, width)
             return _Block(project, taps, affine(f"{name}.affine", width, projection))
 
-        self._into = (affine("in_linear1", inner, self.feature_size), affine("in_linear2", width, inner))
+        first = _after_cmvn(affine("in_linear1", inner, self.feature_size), files)
+        self._into = (first, affine("in_linear2", width, inner))
         self._blocks = [block(f"fsmn.{index}") for index in range(self.memory_shape[0])]
         self._out = (affine("out_linear1", outer, width), affine("out_linear2", self.outputs, outer))
 
@@ -113,3 +114,15 @@ class Fsmn:
         for layer in self._out:
             hidden = layer(hidden)
         return hidden.softmax(dim=0) if self._softmax else hidden, kept
+
+
+def _after_cmvn(layer: _Affine, files: ModelFiles) -> _Affine:
+    """``layer`` with the normalization of its input, ``(x + shift) * scale``, worked into it."""
+    size = layer.weight.shape[1]
+    if files.cmvn is None or files.cmvn.shape != (2, size):
+        raise ModelFilesError(files.directory, f"has no normalization of {size} features", SAME_MODEL)
+    # In fp64, so that what comes out is rounded but once.
+    shift, scale = torch.from_numpy(files.cmvn).to(layer.weight.device).double()
+    weight = layer.weight.double() * scale
+    bias = layer.bias.double() + weight @ shift[:, None]
+    return _Affine(weight.float(), bias.float())

@@ -115,7 +115,7 @@ def read_cmvn(path: Path) -> npt.NDArray[np.float32]:
     Raises:
         ModelFilesError: the file is missing or is not one.
     """
-    lines = _existing(path, "the feature normalization").read_text(encoding="utf-8").splitlines()
+    lines = _existing(path, "the feature normalization").read_text("utf-8", errors="replace").splitlines()
     rows: dict[str, list[float]] = {}
     for line, following in itertools.pairwise(lines):
         name, values = line.split(maxsplit=1)[:1], following.split()

@@ -106,7 +106,7 @@ class Memory:
         places, total = rows.spread(self.left, taps - 1 - self.left)
         spread = x.new_zeros(total, x.shape[1]).index_copy_(0, places, x)
         image = spread.t()[None, :, None]
-        out = F.conv2d(image, self.weight, groups=x.shape[1])
+        out: Tensor = F.conv2d(image, self.weight, groups=x.shape[1])
         return out[0, :, 0].t().index_select(0, places - self.left).add_(x)
 
     @classmethod
@@ -129,7 +129,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 def _heads(x: Tensor, heads: int) -> Tensor:
     """``(rows, heads * size)`` to contiguous ``(heads, rows, size)``."""
-    return x.unflatten(1, (heads, -1)).transpose(0, 1).contiguous()
+    return x.reshape(len(x), heads, x.shape[1] // heads).transpose(0, 1).contiguous()
 
 
 def _scaled(linear: Linear, rows: int, factor: float) -> Linear:

@@ -13,10 +13,68 @@ The rules are those of FunASR's ``FsmnVADStreaming`` in its multi-utterance mode
 
 import struct
 from collections.abc import Iterable, Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
+import numpy as np
+import numpy.typing as npt
+
 _CLOSED = -1
+_QUIETEST_DB = -60.0
+"""The level of digital silence, which FunASR takes as an energy of 1e-6."""
+_LOUDEST_DB = 27.0
+"""Above the level of any frame of up to 500 samples, each at most 1."""
+NO_NOISE_DB = -100.0
+"""FunASR's noise level of a recording in which there has been no noise yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class FrameRules:
+    """When a frame is speech: by the network's posterior of silence and, if configured, by its level."""
+
+    margin: float
+    noise_exponent: float
+    min_level_db: float
+    min_snr_db: float
+    noise_frames: int
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Read FunASR's ``model_conf``; the defaults are FunASR's."""
+        return cls(
+            margin=float(config.get("speech_noise_thres", 0.6)),
+            noise_exponent=float(config.get("speech_2_noise_ratio", 1.0)),
+            min_level_db=float(config.get("decibel_thres", -100.0)),
+            min_snr_db=float(config.get("snr_thres", -100.0)),
+            noise_frames=int(config.get("noise_frame_num_used_for_snr", 100)),
+        )
+
+    @property
+    def needs_levels(self) -> bool:
+        """Whether any 16-bit audio could be refused for its level. With FunASR's defaults none can."""
+        return self.min_level_db > _QUIETEST_DB or self.min_snr_db > _QUIETEST_DB - _LOUDEST_DB
+
+    def decide(self, silence: npt.NDArray[np.float64]) -> list[int]:
+        """1 for speech by the posterior of silence alone, of shape ``(frames,)``.
+
+        FunASR goes through the logarithms of both posteriors, and fails where one of them is 0.
+        """
+        speech = 1.0 - silence >= silence**self.noise_exponent + self.margin
+        return [int(each) for each in speech]
+
+    def gate(
+        self, decisions: Iterable[int], levels_db: Iterable[float], noise_db: float
+    ) -> tuple[list[int], float]:
+        """Refuse speech that is too quiet, or too little above the noise; also the noise level after it."""
+        gated: list[int] = []
+        for speech, level in zip(decisions, levels_db, strict=True):
+            if speech or level < self.min_level_db:
+                gated.append(int(level >= self.min_level_db and level - noise_db >= self.min_snr_db))
+                continue
+            gated.append(0)
+            older = noise_db * (self.noise_frames - 1)
+            noise_db = level if noise_db < -99.9 else (level + older) / self.noise_frames
+        return gated, noise_db
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +142,8 @@ class Endpointer:
 
     def to_bytes(self) -> bytes:
         """The state in ``SIZE`` bytes."""
-        return self._LAYOUT.pack(*astuple(self))
+        position = (self.frame, self.begin, self.floor, self.silence)
+        return self._LAYOUT.pack(*position, self.voiced, self.count, self.history)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:

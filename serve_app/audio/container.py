@@ -51,8 +51,6 @@ def read_container(source: BinaryIO, kind: Container, limits: DecodeLimits) -> I
             source,
             "r",
             format=kind.value,
-            # Packets of a PCM file hold 4 KiB by default, which costs more in calls than in decoding.
-            options={"max_size": "65536"} if kind is Container.WAV else {},
             metadata_errors="replace",
             buffer_size=1 << 18,
         ) as container:
@@ -67,6 +65,7 @@ class _Track:
     def __init__(self, kind: Container, limits: DecodeLimits) -> None:
         self._kind = kind
         self._limits = limits
+        self._origin: float | None = None
         self._begin: float | None = None
         self.seconds = 0.0
         """Seconds that were decoded, with the pauses that were filled in."""
@@ -77,17 +76,21 @@ class _Track:
         declared = self._declared(container, stream)
         if declared is not None:
             check_declared(declared, self._limits)
+        if self._kind in _GAPS_ARE_PAUSES and stream.start_time is not None:
+            self._origin = container.start_time / av.time_base
         batch: list[AudioFrame] = []
         held = 0
         packets = container.demux(stream)
         for packet in packets:
             for frame in self._decode(packet, packets):
-                pause = self._pause_before(frame, container)
+                if frame.samples == 0:
+                    continue
+                pause = self._pause_before(frame)
                 if batch and (pause or held >= frame.sample_rate or not _alike(frame, batch[0])):
                     yield _joined(batch)
                     batch, held = [], 0
-                yield from self._silence(pause, frame.sample_rate)
                 check_layout(frame.layout.nb_channels, frame.sample_rate)
+                yield from self._silence(pause, frame.sample_rate)
                 batch.append(frame)
                 held += frame.samples
                 self.frames += 1
@@ -98,7 +101,7 @@ class _Track:
             raise truncated(self._kind.title, self.seconds)
 
     def _decode(
-        self, packet: Packet[AudioStream], following: Iterator[Packet[AudioStream]]
+        self, packet: "Packet[AudioStream]", following: "Iterator[Packet[AudioStream]]"
     ) -> list[AudioFrame]:
         if packet.size > _MAX_PACKET:
             raise damaged(self._kind.title, self.seconds)
@@ -128,6 +131,8 @@ class _Track:
             raise UnsupportedFormat(f"{self._kind.title} files with audio in {name} are not supported.")
         # Uploads are decoded side by side already; threads of the decoder would only add to the crowd.
         stream.codec_context.thread_count = 1
+        # Without it FLAC's checksums are computed for nobody, and broken frames come out as noise.
+        stream.codec_context.options = {"err_detect": "crccheck+explode"} if name == "flac" else {}
         return stream
 
     def _declared(self, container: InputContainer, stream: AudioStream) -> float | None:
@@ -138,21 +143,16 @@ class _Track:
             return float(stream.duration * stream.time_base)
         return None if container.duration is None else container.duration / av.time_base
 
-    def _pause_before(self, frame: AudioFrame, container: InputContainer) -> float:
+    def _pause_before(self, frame: AudioFrame) -> float:
         """Seconds of silence that belong before ``frame``: a recorder was paused, or began after the video.
 
         Formats that have time stamps but no pauses tell of lost data in this way.
         """
-        if (
-            frame.pts is None
-            or frame.time_base is None
-            or self._kind not in _GAPS_ARE_PAUSES + _GAPS_ARE_LOSSES
-        ):
+        time = frame.time
+        if time is None or self._kind not in _GAPS_ARE_PAUSES + _GAPS_ARE_LOSSES:
             return 0.0
-        time = float(frame.pts * frame.time_base)
         if self._begin is None:
-            start = time if container.start_time is None else container.start_time / av.time_base
-            self._begin = min(start, time) if self._kind in _GAPS_ARE_PAUSES else time
+            self._begin = time if self._origin is None else min(self._origin, time)
         gap = time - self._begin - self.seconds
         if self._kind in _GAPS_ARE_LOSSES:
             if gap > _GAP_SECONDS:

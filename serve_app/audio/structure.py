@@ -6,6 +6,8 @@ boxes, elements or pages (headers only, never the payload) finds both before any
 Layouts: ISO/IEC 14496-12 (boxes), RFC 8794 and RFC 9559 (EBML, Matroska), RFC 3533 (Ogg).
 """
 
+import zlib
+
 from serve_app.audio.limits import damaged, truncated
 from serve_app.audio.reader import Window
 from serve_app.errors import InvalidAudio
@@ -91,8 +93,23 @@ def check_matroska(window: Window, name: str) -> None:
     raise truncated(name) if window.size - position < 12 else damaged(name)
 
 
+_REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+
+def _ogg_checksum(page: bytes) -> int:
+    """RFC 3533, section 6: the polynomial of zlib's CRC-32, but most significant bit first and from zero.
+
+    On bytes with reversed bits zlib computes the same with its result reversed; it starts from ``~value``
+    and gives the complement.
+    """
+    reflected = ~zlib.crc32(page.translate(_REVERSED_BITS), 0xFFFF_FFFF) & 0xFFFF_FFFF
+    return int(f"{reflected:032b}"[::-1], 2)
+
+
 def check_ogg(window: Window, begin: int, name: str) -> None:
-    """Raises :class:`InvalidAudio` where a page is cut, missing, or none.
+    """Raises :class:`InvalidAudio` where a page is cut, missing, changed, or none.
+
+    The checksums are compared, since FFmpeg drops the pages, of a second or so each, that fail.
 
     Page numbers may jump after the header pages: who joins a live stream gets those first. A file that was
     cut exactly between two pages is taken as whole, since live recordings have no end mark either.
@@ -108,9 +125,13 @@ def check_ogg(window: Window, begin: int, name: str) -> None:
         if len(head) < 27:
             raise truncated(name)
         table = window.at(position + 27, head[26])
-        position += 27 + len(table) + sum(table)
-        if position > window.size or len(table) < head[26]:
+        length = 27 + len(table) + sum(table)
+        page = window.at(position, length)
+        position += length
+        if len(page) < length or len(table) < head[26]:
             raise truncated(name)
+        if _ogg_checksum(page[:22] + bytes(4) + page[26:]) != int.from_bytes(page[22:26], "little"):
+            raise damaged(name)
         serial, number = head[14:18], int.from_bytes(head[18:22], "little")
         carries_audio = int.from_bytes(head[6:14], "little") > 0
         if serial in numbers and number != numbers[serial]:

@@ -36,7 +36,9 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on; the config's if not given.")] = None,
     port: Annotated[
         int | None,
-        typer.Option(min=0, max=65535, help="Port to listen on; the config's if not given, 0 for a free one."),
+        typer.Option(
+            min=0, max=65535, help="Port to listen on; the config's if not given, 0 for a free one."
+        ),
     ] = None,
 ) -> None:
     """Run the service in the foreground until Ctrl-C."""
@@ -73,7 +75,7 @@ def transcribe(
             return await transcription.transcribe(client, jobs, options, parallel, Console(stderr=True))
 
     if failed := _run(run()):
-        _fail(f"{failed} of {len(jobs)} files could not be transcribed.")
+        _fail(f"{failed} of {len(jobs)} files without a transcript.")
 
 
 @models_app.command("list")
@@ -116,3 +118,7 @@ def _fail(message: str) -> NoReturn:
     """Print why the command ends, and end it with exit status 1."""
     Console(stderr=True).print(Text(message, "red"), soft_wrap=True)
     raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    app()

@@ -4,15 +4,12 @@ Imported only by ``asr-serve serve``, after :mod:`serve_app.cli.environment` has
 seconds to import and reads its environment when it is.
 """
 
-import errno
 import io
 import logging
 import os
 import signal
-import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -25,6 +22,8 @@ from ray import serve
 from ray.serve.context import _get_global_client
 from ray.serve.schema import ApplicationStatus, DeploymentSchema, ServeDeploySchema
 from rich.console import Console
+
+from serve_app.cli.ports import PortTaken, PortUnusable, check_port, free_port, url_of
 
 _POLL_SEC = 0.5
 
@@ -52,32 +51,6 @@ def load_config(path: Path, host: str | None, port: int | None) -> ServeDeploySc
     return config
 
 
-def free_port(host: str) -> int:
-    """A TCP port that nobody listens on now."""
-    with _bound(host, 0) as bound:
-        return int(bound.getsockname()[1])
-
-
-def check_port(host: str, port: int) -> None:
-    """Raise :class:`ServeError` unless this process may listen on ``host:port``."""
-    try:
-        with _bound(host, port):
-            return
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise ServeError(f"Port {port} is in use. Choose another one: make serve PORT=8001") from error
-        raise ServeError(f"Cannot listen on {host}:{port}: {error.strerror or error}.") from error
-
-
-@contextmanager
-def _bound(host: str, port: int) -> Iterator[socket.socket]:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as bound:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind((host, port))
-        yield bound
-
-
 def cpus_wanted(config: ServeDeploySchema) -> float:
     """CPUs that all replicas of the config reserve once they run, at their smallest number."""
     return sum(_cpus_of(item) for application in config.applications for item in application.deployments)
@@ -98,7 +71,12 @@ def run(config: ServeDeploySchema, console: Console) -> None:
         ServeError: the port is taken, or a deployment cannot start.
     """
     options = config.http_options
-    check_port(options.host, options.port)
+    try:
+        check_port(options.host, options.port)
+    except PortTaken as error:
+        raise ServeError(f"{error} Choose another one: make serve PORT=8001") from error
+    except PortUnusable as error:
+        raise ServeError(str(error)) from error
     # Serve reports through the progress lines below; its warnings still come through.
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     stop = threading.Event()
@@ -126,13 +104,6 @@ def run(config: ServeDeploySchema, console: Console) -> None:
             if ray.is_initialized():
                 serve.shutdown()  # type: ignore[no-untyped-call]  # Ray has not annotated it
             ray.shutdown()
-
-
-def url_of(host: str, port: int) -> str:
-    """Where a client on this machine reaches a server that listens on ``host``."""
-    if host in ("0.0.0.0", "::"):
-        host = "127.0.0.1"
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _bookkept_cpus(config: ServeDeploySchema, console: Console) -> int:

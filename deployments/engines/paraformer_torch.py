@@ -1,0 +1,144 @@
+"""Paraformer in PyTorch: whole segments in, words with times and log-probabilities out."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from deployments.engines.base import Pcm, Recognition, Word
+from deployments.engines.cif import CifPredictor, Fired, PeakTimes
+from deployments.engines.features import Frontend
+from deployments.engines.model_files import SAME_MODEL, ModelFiles, ModelFilesError, read_model_files
+from deployments.engines.precision import Precision, resolve_precision
+from deployments.engines.sanm import ParaformerDecoder, Placement, Rows, SanmEncoder
+from deployments.engines.words import join_tokens
+
+_MODELS = ("Paraformer", "BiCifParaformer", "SeacoParaformer")
+"""One network: the second adds a head for times, the third one for hotwords, which is not used here."""
+
+_PASS_ROWS = 2048
+"""Encoder rows (of 60 ms, so 2 min) of one pass: more is not faster, and memory grows with it."""
+
+
+class ParaformerTorchEngine:
+    """An :class:`AsrEngine` for FunASR's ``Paraformer`` and ``BiCifParaformer``.
+
+    Segments may be of any length, also empty; shorter than 25 ms they hold no words. Segments of very
+    different lengths may share a call: nothing is padded. The same samples always give the same result.
+    """
+
+    def __init__(
+        self, model_dir: Path, *, threads: int, device: str = "cpu", precision: Precision = "auto"
+    ) -> None:
+        """Load a model directory in ModelScope's layout.
+
+        ``threads``: how many threads PyTorch uses for this engine's calls (a setting of the process).
+
+        Raises:
+            ModelFilesError: the directory is incomplete, its files do not fit each other, or it holds
+                another kind of model.
+            ValueError: ``precision`` is unknown, or ``threads`` is less than one.
+        """
+        if threads < 1:
+            raise ValueError(f"threads must be at least 1, not {threads}")
+        self._threads = threads
+        self._device = torch.device(device)
+        self.dtype = resolve_precision(precision, self._device)
+        torch.set_num_threads(threads)
+        files = read_model_files(model_dir)
+        _check_kind(files)
+        at = Placement(self.dtype, self._device)
+        source, encoder_conf = files.parameters, files.section("encoder_conf")
+        self._frontend = _frontend(files)
+        self._encoder = SanmEncoder(source, "encoder.", self._frontend.size, encoder_conf, at)
+        self._predictor = CifPredictor(
+            source, "predictor.", str(files.config["predictor"]), files.section("predictor_conf"), at
+        )
+        self._decoder = ParaformerDecoder(
+            source, "decoder.", self._encoder.size, len(files.tokens), files.section("decoder_conf"), at
+        )
+        self._tokens = files.tokens
+        conf = files.section("model_conf")
+        self._unspoken = {int(conf.get(name, at)) for at, name in enumerate(("blank_id", "sos", "eos"))}
+        self._times = PeakTimes()
+
+    @torch.inference_mode()
+    def transcribe(self, segments: Sequence[Pcm]) -> list[Recognition]:
+        """The words of each segment; see :class:`AsrEngine`."""
+        if torch.get_num_threads() != self._threads:
+            torch.set_num_threads(self._threads)  # per calling thread in OpenMP builds of PyTorch
+        results = [Recognition()] * len(segments)
+        for indices in self._passes(segments):
+            features = [self._frontend(segments[index]) for index in indices]
+            for index, recognition in zip(indices, self._recognize(features), strict=True):
+                results[index] = recognition
+        return results
+
+    def _passes(self, segments: Sequence[Pcm]) -> Iterator[list[int]]:
+        """Indices of segments that hold anything, in groups of ``_PASS_ROWS`` rows or of one segment."""
+        group: list[int] = []
+        total = 0
+        for index, samples in enumerate(segments):
+            rows = self._frontend.frames(len(samples))
+            if rows == 0:
+                continue
+            if group and total + rows > _PASS_ROWS:
+                yield group
+                group, total = [], 0
+            group.append(index)
+            total += rows
+        if group:
+            yield group
+
+    def _recognize(self, features: Sequence[Tensor]) -> Iterator[Recognition]:
+        rows = Rows([len(feature) for feature in features], self._device)
+        encoded = self._encoder(torch.cat(list(features)).to(self._device), rows)
+        fired = self._predictor(encoded, rows, self._frontend.frame_ms)
+        if not any(fired.counts):
+            return iter([Recognition()] * len(features))
+        log_probs = self._decoder(fired.embeddings, Rows(fired.counts, self._device), encoded, rows)
+        best = log_probs.max(dim=-1)
+        return self._words(fired, best.indices.split(fired.counts), best.values.split(fired.counts))
+
+    def _words(
+        self, fired: Fired, ids: Sequence[Tensor], log_probs: Sequence[Tensor]
+    ) -> Iterator[Recognition]:
+        for weights, segment_ids, segment_log_probs in zip(fired.weights, ids, log_probs, strict=True):
+            spoken = [
+                (int(token), float(log_prob))
+                for token, log_prob in zip(segment_ids.tolist(), segment_log_probs.tolist(), strict=True)
+                if token not in self._unspoken
+            ]
+            spans = self._times.spans(weights, len(spoken), fired.step_ms)
+            yield Recognition(
+                join_tokens(
+                    Word(self._tokens[token], begin, end, log_prob)
+                    for (token, log_prob), (begin, end) in zip(spoken, spans, strict=True)
+                )
+            )
+
+
+def _check_kind(files: ModelFiles) -> None:
+    expected = {"encoder": "SANMEncoder", "decoder": "ParaformerSANMDecoder", "frontend": "WavFrontend"}
+    config = files.directory / "config.yaml"
+    if files.config["model"] not in _MODELS:
+        problem = f"model: {files.config['model']} is not one of {', '.join(_MODELS)}"
+        raise ModelFilesError(config, problem, "point this engine at a Paraformer's directory")
+    for key, value in expected.items():
+        if files.config.get(key) != value:
+            problem = f"{key}: {files.config.get(key)} is not supported, only {value}"
+            raise ModelFilesError(config, problem, "use a Paraformer with a SAN-M encoder and decoder")
+    if not files.tokens:
+        raise ModelFilesError(config, "names no tokenizer", "use the model's own config.yaml")
+
+
+def _frontend(files: ModelFiles) -> Frontend:
+    try:
+        frontend = Frontend(files.section("frontend_conf"), files.cmvn)
+    except ValueError as error:
+        raise ModelFilesError(files.directory / "config.yaml", str(error), SAME_MODEL) from error
+    if files.cmvn is not None and files.cmvn.shape[1] != frontend.size:
+        problem = f"has {files.cmvn.shape[1]} values, the frontend {frontend.size} features"
+        raise ModelFilesError(files.directory / "am.mvn", problem, SAME_MODEL)
+    return frontend

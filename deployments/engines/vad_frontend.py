@@ -1,0 +1,77 @@
+"""Features of a recording that arrives in pieces: stacked log-mel frames, and their levels.
+
+The result is that of FunASR's ``WavFrontendOnline`` (normalization apart, which the network does), however
+the recording is cut: frame ``t`` is stacked with its neighbors, and the first and the last frame stand in
+for neighbors before the begin and after the end.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from deployments.engines.base import SAMPLE_RATE, Pcm
+from deployments.engines.features import Frontend
+from deployments.engines.model_files import SAME_MODEL, ModelFiles, ModelFilesError
+from deployments.engines.vad_recording import Floats, Recording
+
+
+class VadFrontend:
+    """The frontend that ``files`` ask for; ``with_levels``: also the level of each frame.
+
+    ``rows`` is the number of values in a column of :class:`~deployments.engines.vad_recording.Recording`:
+    the bands and, with levels, the level in dB.
+
+    Raises:
+        ModelFilesError: the frontend is one that FunASR's detector does not work with, either.
+    """
+
+    def __init__(self, files: ModelFiles, *, with_levels: bool) -> None:
+        config = files.section("frontend_conf")
+        shift_ms = int(config.get("frame_shift", 10))
+        frame_ms = int(files.section("model_conf").get("frame_in_ms", 10))
+        self._stack, self._bands = int(config.get("lfr_m", 1)), int(config.get("n_mels", 80))
+        sound = int(config.get("fs", SAMPLE_RATE)) == SAMPLE_RATE and int(config.get("lfr_n", 1)) == 1
+        if not sound or shift_ms != frame_ms or self._stack % 2 == 0:
+            problem = "asks for a frontend other than 16 kHz, an odd lfr_m, lfr_n 1, one frame_in_ms a frame"
+            raise ModelFilesError(files.directory / "config.yaml", problem, SAME_MODEL)
+        # Noise would depend on where a block begins. Stacking is done here, where neighbors may come later.
+        self._log_mel = Frontend({**config, "dither": 0.0, "lfr_m": 1, "lfr_n": 1}, None)
+        self._length = int(config.get("frame_length", 25)) * SAMPLE_RATE // 1000
+        self._shift = shift_ms * SAMPLE_RATE // 1000
+        self._with_levels = with_levels
+        self.rows = self._bands + with_levels
+
+    def take(self, recording: Recording, samples: Pcm, *, final: bool) -> tuple[Floats, Floats]:
+        """Go on with ``recording``: the frames that its next ``samples`` complete.
+
+        Returns their features, of shape ``(lfr_m * bands, frames)``, and their levels in dB, ``(frames,)``
+        (empty without levels). Two frames wait for their neighbors until ``final``, the end.
+        """
+        around = self._stack // 2
+        columns = np.concatenate([recording.columns, self._new_columns(recording, samples)], axis=1)
+        if recording.columns.shape[1] == 0:
+            columns = np.concatenate([columns[:, :1]] * around + [columns], axis=1)
+        if final:
+            columns = np.concatenate([columns] + [columns[:, -1:]] * around, axis=1)
+        frames = max(0, columns.shape[1] - 2 * around)
+        recording.columns = columns[:, frames:]
+        bands = columns[: self._bands]
+        features = np.concatenate([bands[:, step : step + frames] for step in range(self._stack)])
+        return features, columns[self._bands :, around : around + frames].ravel()
+
+    def _new_columns(self, recording: Recording, samples: Pcm) -> Floats:
+        """The frames that ``samples`` complete, shape ``(rows, frames)``; what is left over stays behind."""
+        pending = np.concatenate([recording.samples, samples])
+        count = max(0, (len(pending) - self._length) // self._shift + 1)
+        recording.samples = pending[count * self._shift :]
+        if not count:
+            return np.zeros((self.rows, 0), np.float32)
+        heard = pending[: (count - 1) * self._shift + self._length]
+        columns: Floats = self._log_mel(heard).numpy().T
+        return np.vstack([columns, self._levels(heard)]) if self._with_levels else columns
+
+    def _levels(self, samples: Pcm) -> npt.NDArray[np.float32]:
+        """10 log10 of each frame's energy with full scale at 1, as in FunASR's ``ComputeDecibel``."""
+        scaled = samples.astype(np.float32) / 32768
+        frames = np.lib.stride_tricks.sliding_window_view(scaled, self._length)[:: self._shift]
+        levels: npt.NDArray[np.float32] = 10 * np.log10(np.square(frames).sum(axis=1) + 1e-6)
+        return levels.astype(np.float32)

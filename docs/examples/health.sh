@@ -1,0 +1,2 @@
+curl localhost:8000/healthz
+curl localhost:8000/readyz

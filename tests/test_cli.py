@@ -1,0 +1,349 @@
+"""The ``asr-serve`` command, against a small HTTP server and against Ray itself."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import httpx
+import pytest
+import uvicorn
+import yaml
+from fastapi import FastAPI, File, Form, Header, Response, UploadFile
+from fastapi.responses import JSONResponse
+from typer.testing import CliRunner
+
+from serve_app.cli.main import app
+from serve_app.cli.ports import free_port
+
+ROOT = Path(__file__).parents[1]
+KEY = "correct-horse-battery"
+runner = CliRunner()
+
+
+class Stub:
+    """Stands in for a server: says what it was sent, and misbehaves for certain file names."""
+
+    def __init__(self) -> None:
+        self.app = FastAPI()
+        self.now = self.most_at_once = 0
+        self.attempts: dict[str, int] = {}
+        self.app.post("/v1/audio/transcriptions")(self.transcribe)
+        self.app.get("/v1/models")(self.models)
+        self.url = ""
+
+    def transcribe(
+        self,
+        file: Annotated[UploadFile, File()],
+        model: Annotated[str, Form()],
+        response_format: Annotated[str, Form()],
+        language: Annotated[str, Form()] = "none",
+        authorization: Annotated[str, Header()] = "none",
+    ) -> Response:
+        name = str(file.filename)
+        self.attempts[name] = self.attempts.get(name, 0) + 1
+        self.now += 1
+        self.most_at_once = max(self.most_at_once, self.now)
+        try:
+            if name.startswith("bad"):
+                error = {"message": "This [file] is not audio.", "type": "invalid_request_error"}
+                return JSONResponse({"error": error}, 400)
+            if name.startswith("busy") and self.attempts[name] < 3:
+                return JSONResponse({"error": {"message": "full"}}, 429, {"retry-after": "0"})
+            size = len(file.file.read())
+            return Response(f"{name} {size} {response_format} {language} {authorization}\n")
+        finally:
+            self.now -= 1
+
+    def models(self, authorization: Annotated[str, Header()] = "") -> Response:
+        if authorization != f"Bearer {KEY}":
+            return JSONResponse({"error": {"message": "The key is wrong."}}, 401)
+        return JSONResponse({"data": [{"id": "paraformer-test", "owned_by": "asr-serve"}]})
+
+
+@pytest.fixture
+def stub() -> Iterator[Stub]:
+    stub = Stub()
+    listening = socket.create_server(("127.0.0.1", 0))
+    stub.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    server = uvicorn.Server(uvicorn.Config(stub.app, log_level="error"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    yield stub
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.fixture
+def audio(tmp_path: Path) -> Path:
+    directory = tmp_path / "audio"
+    directory.mkdir()
+    for name, size in {"a.wav": 10, "a.mp3": 20, "b.wav": 300_000, "bad.wav": 5, "busy.wav": 7}.items():
+        (directory / name).write_bytes(b"x" * size)
+    return directory
+
+
+def test_one_file_goes_to_standard_output(stub: Stub, audio: Path) -> None:
+    result = runner.invoke(app, ["transcribe", str(audio / "b.wav"), "--url", stub.url, "--language", "zh"])
+    assert result.exit_code == 0, result.output
+    assert result.stdout == "b.wav 300000 text zh none\n"
+
+
+def test_several_files_come_named_and_in_order(stub: Stub, audio: Path) -> None:
+    files = [str(audio / name) for name in ("b.wav", "a.wav")]
+    result = runner.invoke(app, ["transcribe", *files, "--url", f"{stub.url}/v1/"])
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines() == [
+        f"{files[0]}: b.wav 300000 text none none",
+        f"{files[1]}: a.wav 10 text none none",
+    ]
+
+
+def test_output_dir_gets_one_file_each(stub: Stub, audio: Path, tmp_path: Path) -> None:
+    files = [str(audio / name) for name in ("a.wav", "a.mp3", "b.wav")]
+    out = tmp_path / "out"
+    result = runner.invoke(
+        app, ["transcribe", *files, "--url", stub.url, "--format", "srt", "--output-dir", str(out)]
+    )
+    assert result.exit_code == 0, result.output
+    assert {path.name: path.read_text() for path in out.iterdir()} == {
+        "a.wav.srt": "a.wav 10 srt none none\n",
+        "a.mp3.srt": "a.mp3 20 srt none none\n",
+        "b.srt": "b.wav 300000 srt none none\n",
+    }
+
+
+def test_a_bad_file_is_named_and_the_others_go_on(stub: Stub, audio: Path) -> None:
+    files = [str(audio / name) for name in ("bad.wav", "missing.wav", "a.wav")]
+    result = runner.invoke(app, ["transcribe", *files, "--url", stub.url])
+    assert result.exit_code == 1
+    assert f"{files[0]}: This [file] is not audio. (HTTP 400)" in result.stderr
+    assert f"{files[1]}: No such file or directory" in result.stderr
+    assert result.stdout == f"{files[2]}: a.wav 10 text none none\n"
+
+
+def test_a_busy_server_is_asked_again_with_the_whole_file(stub: Stub, audio: Path) -> None:
+    result = runner.invoke(app, ["transcribe", str(audio / "busy.wav"), "--url", stub.url])
+    assert result.exit_code == 0, result.output
+    assert result.stdout == "busy.wav 7 text none none\n"
+    assert stub.attempts["busy.wav"] == 3
+
+
+def test_parallel_is_kept_to(stub: Stub, audio: Path) -> None:
+    files = [str(audio / "a.wav")] * 12
+    result = runner.invoke(app, ["transcribe", *files, "--url", stub.url, "--parallel", "2"])
+    assert result.exit_code == 0, result.output
+    assert len(result.stdout.splitlines()) == 12
+    assert 1 <= stub.most_at_once <= 2
+
+
+def test_key_from_the_environment(stub: Stub, audio: Path) -> None:
+    arguments = ["transcribe", str(audio / "a.wav"), "--url", stub.url]
+    result = runner.invoke(app, arguments, env={"API_KEY": KEY})
+    assert result.stdout == f"a.wav 10 text none Bearer {KEY}\n"
+
+
+def test_no_server() -> None:
+    url = f"http://127.0.0.1:{free_port('127.0.0.1')}"
+    for arguments in (["transcribe", __file__], ["models", "list"]):
+        result = runner.invoke(app, [*arguments, "--url", url])
+        assert result.exit_code == 1
+        assert f"No server answers at {url}. Start one with `make serve`" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["a.wav", "b.wav", "--format", "vtt"], "need --output-dir"),
+        (["x/a.wav", "y/a.wav", "--output-dir", "out"], "both write out/a.wav.txt"),
+        (["a.wav", "--format", "docx"], "docx"),
+    ],
+)
+def test_impossible_requests_are_refused_before_anything_is_sent(arguments: list[str], reason: str) -> None:
+    result = runner.invoke(app, ["transcribe", *arguments], env={"COLUMNS": "200"})
+    assert result.exit_code == 2
+    assert reason in result.stderr
+
+
+def test_models_list(stub: Stub) -> None:
+    result = runner.invoke(app, ["models", "list", "--url", stub.url, "--api-key", KEY])
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[1].split() == ["paraformer-test", "asr-serve"]
+    refused = runner.invoke(app, ["models", "list", "--url", stub.url])
+    assert refused.exit_code == 1
+    assert "The key is wrong. (HTTP 401)" in refused.stderr
+
+
+def doctor(tmp_path: Path, args: dict[str, str], port: int) -> tuple[int, str]:
+    config = tmp_path / "serve_config.yaml"
+    application = {"name": "asr", "import_path": "serve_app.app:build", "args": args}
+    document = {"http_options": {"host": "127.0.0.1", "port": port}, "applications": [application]}
+    config.write_text(yaml.safe_dump(document))
+    result = runner.invoke(app, ["doctor", "--config", str(config)])
+    return result.exit_code, result.output
+
+
+def test_doctor_looks_at_every_part(tmp_path: Path) -> None:
+    _, output = doctor(tmp_path, {}, free_port("127.0.0.1"))
+    names = ("Python", "packages", "cores", "memory", "disk", "CPU", "GPU", "audio", "config", "port 10095")
+    assert all(any(name in line for line in output.splitlines()) for name in names), output
+
+
+def test_doctor_finds_a_missing_model(tmp_path: Path) -> None:
+    code, output = doctor(tmp_path, {"vad_model": str(tmp_path / "nowhere")}, free_port("127.0.0.1"))
+    assert code == 1
+    assert f"There is no model at {tmp_path / 'nowhere'}" in output
+    assert "VAD_MODEL" in output
+
+
+def test_doctor_finds_a_truncated_model(tmp_path: Path) -> None:
+    model = tmp_path / "vad"
+    model.mkdir()
+    (model / "config.yaml").write_text("model: FsmnVADStreaming\n")
+    (model / "model.pt").write_bytes(b"PK\x03\x04 cut off")
+    code, output = doctor(tmp_path, {"vad_model": str(model)}, free_port("127.0.0.1"))
+    assert code == 1
+    assert "model.pt: cannot be read as PyTorch weights" in output
+
+
+def test_doctor_finds_a_wrong_setting(tmp_path: Path) -> None:
+    code, output = doctor(tmp_path, {"max_segment_sec": "1000"}, free_port("127.0.0.1"))
+    assert code == 1
+    assert "max_segment_sec: Input should be less than or equal to" in output
+
+
+def test_doctor_finds_a_taken_port(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        code, output = doctor(tmp_path, {}, taken.getsockname()[1])
+    assert code == 1
+    assert "in use" in output
+
+
+def serve_config(tmp_path: Path, name: str, build: str, greeting: str) -> Path:
+    path = tmp_path / f"{name}.yaml"
+    application = {
+        "name": name,
+        "route_prefix": "/",
+        "import_path": f"tests.cli_apps:{build}",
+        "args": {"greeting": greeting},
+        "deployments": [{"name": "Greeter", "num_replicas": 1, "ray_actor_options": {"num_cpus": 0.1}}],
+    }
+    options = {"host": "127.0.0.1", "port": 1}
+    path.write_text(yaml.safe_dump({"http_options": options, "applications": [application]}))
+    return path
+
+
+def start(config: Path, port: int, mark: str) -> subprocess.Popen[str]:
+    command = [
+        sys.executable,
+        "-m",
+        "serve_app.cli.main",
+        "serve",
+        "--config",
+        str(config),
+        "--port",
+        str(port),
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "ASR_SERVE_TEST_MARK": mark, "NO_COLOR": "1"}
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def wait_until_ready(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    seen = []
+    for line in process.stdout:
+        seen.append(line)
+        if line.startswith("Ready on "):
+            return line.split()[2]
+    raise AssertionError("".join(seen))
+
+
+def processes_with(mark: str) -> list[str]:
+    """Command lines of the processes that inherited ``mark`` in their environment."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and mark.encode() in (entry / "environ").read_bytes():
+                found.append((entry / "cmdline").read_text().replace("\0", " "))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.slow
+def test_two_servers_side_by_side_stop_without_a_trace(tmp_path: Path) -> None:
+    mark = uuid.uuid4().hex
+    greetings = ["good morning", "good evening"]
+    ports = [free_port("127.0.0.1") for _ in greetings]
+    servers = [
+        start(serve_config(tmp_path, f"app{index}", "build", greeting), port, mark)
+        for index, (greeting, port) in enumerate(zip(greetings, ports, strict=True))
+    ]
+    try:
+        urls = [wait_until_ready(server) for server in servers]
+        assert urls == [f"http://127.0.0.1:{port}" for port in ports]
+        assert [httpx.get(url, trust_env=False).text for url in urls] == greetings
+        servers[0].send_signal(signal.SIGINT)
+        rest, _ = servers[0].communicate(timeout=60)
+        assert httpx.get(urls[1], trust_env=False).text == greetings[1]
+        servers[1].send_signal(signal.SIGTERM)
+        rest += servers[1].communicate(timeout=60)[0]
+        assert [server.returncode for server in servers] == [0, 0]
+        assert "Traceback" not in rest
+        assert processes_with(mark) == []
+    finally:
+        for server in servers:
+            server.kill()
+
+
+@pytest.mark.slow
+def test_a_graph_that_cannot_be_built_ends_the_command(tmp_path: Path) -> None:
+    mark = uuid.uuid4().hex
+    server = start(serve_config(tmp_path, "app", "build_broken", "greeting"), 0, mark)
+    try:
+        output, _ = server.communicate(timeout=120)
+        assert server.returncode == 1
+        assert "app cannot start" in output
+        assert "there is no greeting" in output
+        assert processes_with(mark) == []
+    finally:
+        server.kill()
+
+
+def test_serve_refuses_a_taken_port(tmp_path: Path) -> None:
+    config = serve_config(tmp_path, "app", "build", "hello")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = runner.invoke(app, ["serve", "--config", str(config), "--port", str(port)])
+    assert result.exit_code == 1
+    assert f"Port {port} is in use. Choose another one" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(None, "There is no"), ("applications: [", "is not a Serve config"), ("{}", "is not a Serve config")],
+)
+def test_serve_refuses_a_bad_config(tmp_path: Path, content: str | None, reason: str) -> None:
+    config = tmp_path / "config.yaml"
+    if content is not None:
+        config.write_text(content)
+    result = runner.invoke(app, ["serve", "--config", str(config)])
+    assert result.exit_code == 1
+    assert reason in result.stderr
+
+
+def test_verbose_json_goes_to_a_json_file(stub: Stub, audio: Path, tmp_path: Path) -> None:
+    result = runner.invoke(
+        app,
+        ["transcribe", str(audio / "a.wav"), "--url", stub.url, "-f", "verbose_json", "-o", str(tmp_path)],
+    )
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "a.json").read_text() == "a.wav 10 verbose_json none none\n"
