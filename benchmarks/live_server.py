@@ -70,7 +70,7 @@ def live_server(
     Raises:
         ServerFailed: it ended, or was not ready in time.
     """
-    from serve_app.cli.server import free_port
+    from serve_app.cli.ports import free_port
 
     port = free_port("127.0.0.1")
     command = [sys.executable, "-m", "serve_app.cli.main", "serve", "--config", str(config)]

@@ -1,29 +1,21 @@
 """The ``Punctuation`` deployment: marks for unpunctuated words, batched across requests."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, Field
 from ray import serve
 
+from deployments.batching import BatchQueue
 from deployments.messages import PunctuationRequest
-from deployments.replica import (
-    Batcher,
-    Failed,
-    Queued,
-    replica_device,
-    replica_threads,
-    resize,
-    unwrap,
-)
+from deployments.replica import StageMetrics, replica_device, replica_threads
 
 
 class PunctuationConfig(BaseModel):
     """``user_config`` of the deployment; a change takes effect without a restart."""
 
-    max_batch_texts: int = Field(16, ge=1)
-    """Texts in one batch."""
+    max_batch_words: int = Field(2000, ge=1)
+    """Words in one batch; a longer text runs alone."""
 
     batch_wait_seconds: float = Field(0.0, ge=0)
     """How long an incomplete batch waits for more."""
@@ -41,20 +33,17 @@ class Punctuation:
             Path(model_dir), threads=replica_threads(), device=replica_device(device)
         )
         engine.punctuate([["你", "好"]])
-        self._batcher = Batcher(engine.punctuate)
-        self._config = PunctuationConfig()
+        budget = PunctuationConfig().max_batch_words
+        self._queue = BatchQueue(engine.punctuate, budget, report=StageMetrics().batch)
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
-        self._config = PunctuationConfig(**user_config)
-        resize(self._run, self._config.max_batch_texts, self._config.batch_wait_seconds)
+        config = PunctuationConfig(**user_config)
+        self._queue.budget = config.max_batch_words
+        self._queue.wait_seconds = config.batch_wait_seconds
 
     async def punctuate(self, request: PunctuationRequest) -> list[str]:
         """The full-width mark after each word, ``""`` where there is none."""
-        return unwrap(await self._run(Queued(request.words)))
-
-    @serve.batch(max_batch_size=16, batch_wait_timeout_s=0.0)
-    async def _run(self, queued: list[Queued[Sequence[str]]]) -> list[list[str] | Failed]:
-        return await self._batcher.run(queued, budget=self._config.max_batch_texts, used=len(queued))
+        return await self._queue.submit(request.words, cost=len(request.words))
 
     async def check_health(self) -> None:
-        await self._batcher.check_health()
+        await self._queue.check()

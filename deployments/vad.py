@@ -11,18 +11,10 @@ import numpy as np
 from pydantic import BaseModel, Field
 from ray import serve
 
+from deployments.batching import BatchQueue
 from deployments.engines.base import VadBlock, VadOptions, VadResult
 from deployments.messages import SAMPLE_RATE, VadRequest
-from deployments.replica import (
-    Batcher,
-    Failed,
-    Queued,
-    read_audio,
-    replica_device,
-    replica_threads,
-    resize,
-    unwrap,
-)
+from deployments.replica import StageMetrics, read_audio, replica_device, replica_threads
 
 
 class VadConfig(BaseModel):
@@ -45,22 +37,18 @@ class Vad:
 
         engine = FsmnVadEngine(Path(model_dir), threads=replica_threads(), device=replica_device(device))
         engine.detect([VadBlock(np.zeros(SAMPLE_RATE, np.int16), None, True, VadOptions())])
-        self._batcher = Batcher(engine.detect)
-        self._config = VadConfig()
+        self._queue = BatchQueue(engine.detect, VadConfig().max_batch_blocks, report=StageMetrics().batch)
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
-        self._config = VadConfig(**user_config)
-        resize(self._run, self._config.max_batch_blocks, self._config.batch_wait_seconds)
+        config = VadConfig(**user_config)
+        self._queue.budget = config.max_batch_blocks
+        self._queue.wait_seconds = config.batch_wait_seconds
 
     async def detect(self, request: VadRequest) -> VadResult:
         """Find the speech in the next block of a recording."""
         samples = await read_audio(request.audio)
         block = VadBlock(samples, request.state, request.final, request.options)
-        return unwrap(await self._run(Queued(block, request.audio.seconds)))
-
-    @serve.batch(max_batch_size=8, batch_wait_timeout_s=0.0)
-    async def _run(self, queued: list[Queued[VadBlock]]) -> list[VadResult | Failed]:
-        return await self._batcher.run(queued, budget=self._config.max_batch_blocks, used=len(queued))
+        return await self._queue.submit(block, audio_seconds=request.audio.seconds)
 
     async def check_health(self) -> None:
-        await self._batcher.check_health()
+        await self._queue.check()

@@ -29,7 +29,8 @@ def build(args: dict[str, Any]) -> Application:
         return str(find_model(reference, settings.modelscope_path))
 
     def node(deployment: Any, *init_args: Any) -> Application:
-        logs = {"log_level": settings.log_level}
+        # One line per request is the ingress's; its calls to the models would add a dozen more.
+        logs = {"log_level": settings.log_level, "enable_access_log": deployment is Ingress}
         return cast(Application, deployment.options(logging_config=logs).bind(*init_args))
 
     vad = node(Vad, model(settings.vad_model), settings.device)

@@ -158,7 +158,25 @@ def mka(samples: Samples, rate: int) -> bytes:
 
 def amr_nb(samples: Samples, rate: int) -> bytes:
     mono = samples if samples.ndim == 1 else samples.mean(axis=1, dtype=np.float32)
-    return _encode(mono, rate, "amr", "amr_nb", rates=(8000,))
+    return _encode(mono, rate, "amr", "amr_nb", codec_options={"b": "12200"}, rates=(8000,))
+
+
+def paused(samples: Samples, rate: int, at: float, pause: float) -> bytes:
+    """A WebM whose recorder was paused: ``pause`` seconds lie between the time stamps around ``at``."""
+    target = io.BytesIO()
+    with av.open(target, "w", format="webm") as output:
+        stream = output.add_stream("libopus", rate=rate)
+        assert isinstance(stream, AudioStream)
+        stream.layout = "mono"
+        frame = AudioFrame.from_ndarray(samples[np.newaxis], format="fltp", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            assert packet.pts is not None
+            assert packet.dts is not None
+            if packet.pts >= at * rate:
+                packet.pts, packet.dts = packet.pts + round(pause * rate), packet.dts + round(pause * rate)
+            output.mux(packet)
+    return target.getvalue()
 
 
 def video(samples: Samples | None, rate: int = 48000, container: str = "mp4", delay: float = 0.0) -> bytes:

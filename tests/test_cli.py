@@ -256,13 +256,14 @@ def start(config: Path, port: int, mark: str) -> subprocess.Popen[str]:
     )
 
 
-def wait_until_ready(process: subprocess.Popen[str]) -> str:
+def wait_for(process: subprocess.Popen[str], beginning: str) -> str:
+    """The next line of output that begins so; the test fails if the process ends without one."""
     assert process.stdout is not None
     seen = []
     for line in process.stdout:
         seen.append(line)
-        if line.startswith("Ready on "):
-            return line.split()[2]
+        if line.startswith(beginning):
+            return line
     raise AssertionError("".join(seen))
 
 
@@ -288,7 +289,7 @@ def test_two_servers_side_by_side_stop_without_a_trace(tmp_path: Path) -> None:
         for index, (greeting, port) in enumerate(zip(greetings, ports, strict=True))
     ]
     try:
-        urls = [wait_until_ready(server) for server in servers]
+        urls = [wait_for(server, "Ready on ").split()[2] for server in servers]
         assert urls == [f"http://127.0.0.1:{port}" for port in ports]
         assert [httpx.get(url, trust_env=False).text for url in urls] == greetings
         servers[0].send_signal(signal.SIGINT)
@@ -302,6 +303,28 @@ def test_two_servers_side_by_side_stop_without_a_trace(tmp_path: Path) -> None:
     finally:
         for server in servers:
             server.kill()
+
+
+@pytest.mark.slow
+def test_a_changed_config_is_applied_while_the_server_runs(tmp_path: Path) -> None:
+    mark = uuid.uuid4().hex
+    config = serve_config(tmp_path, "app", "build", "before")
+    server = start(config, free_port("127.0.0.1"), mark)
+    try:
+        url = wait_for(server, "Ready on ").split()[2]
+        assert httpx.get(url, trust_env=False).text == "before"
+        config.write_text("applications: [")
+        server.send_signal(signal.SIGHUP)
+        assert "is not a Serve config" in wait_for(server, "The config was not applied.")
+        assert httpx.get(url, trust_env=False).text == "before"
+        serve_config(tmp_path, "app", "build", "after")
+        server.send_signal(signal.SIGHUP)
+        wait_for(server, "The config was read again and applied.")
+        assert httpx.get(url, trust_env=False).text == "after"
+    finally:
+        server.terminate()
+        server.communicate(timeout=60)
+    assert server.returncode == 0
 
 
 @pytest.mark.slow

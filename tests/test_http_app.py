@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import httpx
 import numpy as np
@@ -47,7 +48,7 @@ class SilentGraph:
 
 @asynccontextmanager
 async def client_of(
-    graph: SilentGraph, states: dict[str, str] | None = None, **settings: object
+    graph: SilentGraph, states: dict[str, str] | None = None, **settings: Any
 ) -> AsyncIterator[httpx.AsyncClient]:
     async def readiness() -> dict[str, str]:
         return {"Vad": "HEALTHY"} if states is None else states

@@ -43,7 +43,7 @@ def write_model(model_dir: Path, marks: Sequence[str] = MARKS, bias: Sequence[fl
     from funasr.models.ct_transformer.model import CTTransformer
 
     tokens = ["<blank>", "<s>", "</s>", *CHARACTERS, *LATIN, "<unk>"]
-    config = {
+    config: dict[str, Any] = {
         "model": "CTTransformer",
         "model_conf": {"embed_unit": 32, "att_unit": 32, "punc_list": list(marks), "sentence_end_id": 3},
         "encoder": "SANMEncoder",
@@ -117,9 +117,7 @@ def test_random_model_uses_every_mark(engine: CtPunctuationEngine) -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(lengths=st.lists(st.integers(0, 120), min_size=1, max_size=12), seed=st.integers(0, 10**6))
-def test_marks_do_not_depend_on_the_batch(
-    engine: CtPunctuationEngine, lengths: list[int], seed: int
-) -> None:
+def test_marks_do_not_depend_on_the_batch(engine: CtPunctuationEngine, lengths: list[int], seed: int) -> None:
     rng = random.Random(seed)
     texts = [random_text(rng, length) for length in lengths]
     assert engine.punctuate(texts) == [engine.punctuate([words])[0] for words in texts]

@@ -1,6 +1,7 @@
 """Settings: where they come from, what is refused, and that a missing model stops the start at once."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -47,8 +48,9 @@ def test_upload_limit_takes_units(monkeypatch: pytest.MonkeyPatch, text: str, si
     [("max_audio_size", "lots"), ("max_audio_size", "0"), ("max_segment_sec", 0), ("no_such_setting", 1)],
 )
 def test_bad_values_are_refused_by_name(name: str, value: object) -> None:
+    values: dict[str, Any] = {name: value}
     with pytest.raises(ValidationError, match=name):
-        Settings(**{name: value})
+        Settings(**values)
 
 
 def test_the_key_is_not_shown() -> None:

@@ -1,166 +1,40 @@
 """Voice-activity detection against FunASR's own, on small random models and on the starter model."""
 
-import contextlib
-import io
-from collections.abc import Callable, Mapping, Sequence
+import os
+import pickle
+import random
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
+import soundfile
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deployments.engines.base import SAMPLE_RATE, Pcm, VadBlock, VadOptions, VadState
+from deployments.engines.model_files import ModelFilesError
 from deployments.engines.vad_fsmn import FsmnVadEngine
+from tests.vad_models import (
+    ENCODER,
+    Reference,
+    Spans,
+    bursts,
+    funasr_reference,
+    published_model,
+    write_model,
+)
 
 STARTER = Path(__file__).parents[1] / "models" / "starter" / "fsmn-vad"
 SAMPLES = Path(__file__).parents[1] / "samples"
-ENCODER: dict[str, Any] = {
-    "input_dim": 400,
-    "input_affine_dim": 20,
-    "fsmn_layers": 3,
-    "linear_dim": 30,
-    "proj_dim": 16,
-    "lorder": 20,
-    "rorder": 0,
-    "lstride": 1,
-    "rstride": 0,
-    "output_affine_dim": 20,
-    "output_dim": 5,
-    "use_softmax": True,
-}
-FRONTEND: dict[str, Any] = {
-    "fs": SAMPLE_RATE,
-    "window": "hamming",
-    "n_mels": 80,
-    "frame_length": 25,
-    "frame_shift": 10,
-    "dither": 0.0,
-    "lfr_m": 5,
-    "lfr_n": 1,
-}
-# The detector's settings in the configuration of iic/speech_fsmn_vad_zh-cn-16k-common-pytorch.
-DETECTOR: dict[str, Any] = {
-    "sample_rate": SAMPLE_RATE,
-    "detect_mode": 1,
-    "snr_mode": 0,
-    "max_end_silence_time": 800,
-    "max_start_silence_time": 3000,
-    "do_start_point_detection": True,
-    "do_end_point_detection": True,
-    "window_size_ms": 200,
-    "sil_to_speech_time_thres": 150,
-    "speech_to_sil_time_thres": 150,
-    "speech_2_noise_ratio": 1.0,
-    "do_extend": 1,
-    "lookback_time_start_point": 200,
-    "lookahead_time_end_point": 100,
-    "max_single_segment_time": 60000,
-    "snr_thres": -100.0,
-    "noise_frame_num_used_for_snr": 100,
-    "decibel_thres": -100.0,
-    "speech_noise_thres": 0.6,
-    "fe_prior_thres": 0.0001,
-    "silence_pdf_num": 1,
-    "sil_pdf_ids": [0],
-    "speech_noise_thresh_low": -0.1,
-    "speech_noise_thresh_high": 0.3,
-    "output_frame_probs": False,
-    "frame_in_ms": 10,
-    "frame_length_ms": 25,
-}
-
-Spans = list[tuple[int, int]]
-Reference = Callable[[Pcm, VadOptions], Spans]
-
-
-def bursts(seed: int, seconds: float) -> Pcm:
-    """Bursts of colored noise and tones of all lengths and levels, with noise floors and digital silence."""
-    rng = np.random.default_rng(seed)
-    pieces: list[np.ndarray[Any, np.dtype[np.float64]]] = []
-    total = int(seconds * SAMPLE_RATE)
-    while sum(map(len, pieces)) < total:
-        length = int(rng.choice([0.05, 0.2, 0.5, 1.2, 3.0]) * rng.uniform(0.3, 1.7) * SAMPLE_RATE)
-        noise = np.convolve(rng.standard_normal(length + 7), rng.standard_normal(8), "valid")
-        tone = np.sin(np.arange(length) * rng.uniform(0.02, 1.5)) * 3
-        level = rng.choice([0.0, 3.0, 30.0, 300.0, 3000.0, 30000.0], p=[0.1, 0.15, 0.2, 0.2, 0.25, 0.1])
-        pieces.append(level * (noise if rng.random() < 0.7 else tone) * rng.uniform(0.3, 1))
-    return np.clip(np.concatenate(pieces)[:total], -32768, 32767).astype(np.int16)
-
-
-def write_model(
-    model_dir: Path, *, encoder: Mapping[str, Any] = ENCODER, reach: float = 8.0, seed: int = 1, **detector: Any
-) -> Path:
-    """An FsmnVADStreaming with random weights that calls about half of :func:`bursts` speech.
-
-    ``reach`` is how far the log odds go to either side: those of 17 and more are posteriors of exactly 1,
-    in which FunASR fails ("math domain error").
-    """
-    from funasr.frontends.wav_frontend import WavFrontend
-    from funasr.models.fsmn_vad_streaming.model import FsmnVADStreaming
-
-    model_dir.mkdir(parents=True, exist_ok=True)
-    cmvn = [np.full(400, -9.0), np.full(400, 0.25)]
-    rows = [f"<LearnRateCoef> 0 [ {' '.join(map(str, row))} ]" for row in cmvn]
-    lines = ["<Nnet>", "<AddShift> 400 400", rows[0], "<Rescale> 400 400", rows[1], "</Nnet>"]
-    (model_dir / "am.mvn").write_text("\n".join(lines), "utf-8")
-    torch.manual_seed(seed)
-    model = FsmnVADStreaming(encoder="FSMN", encoder_conf=dict(encoder), **{**DETECTOR, **detector})
-    samples = torch.from_numpy(bursts(99, 60).astype(np.float32) / 32768)
-    with torch.inference_mode():
-        frontend = WavFrontend(cmvn_file=str(model_dir / "am.mvn"), **FRONTEND)
-        features, _ = frontend(samples[None], [len(samples)])
-        model.encoder.use_softmax = False
-        last = model.encoder.out_linear2.linear
-        last.bias[0] -= _evidence(model.encoder(features, {})).median()
-        factor = reach / _evidence(model.encoder(features, {})).abs().max()
-        last.weight *= factor
-        last.bias *= factor
-        last.bias[0] -= _evidence(model.encoder(features, {})).median() + 1.4
-    torch.save(model.state_dict(), model_dir / "model.pt")
-    config = {
-        "frontend": "WavFrontendOnline",
-        "frontend_conf": FRONTEND,
-        "model": "FsmnVADStreaming",
-        "model_conf": {**DETECTOR, **detector},
-        "encoder": "FSMN",
-        "encoder_conf": dict(encoder),
-    }
-    (model_dir / "config.yaml").write_text(yaml.safe_dump(config), "utf-8")
-    return model_dir
-
-
-def _evidence(logits: torch.Tensor) -> torch.Tensor:
-    """Log odds of silence."""
-    return logits[..., 0] - logits[..., 1:].logsumexp(-1)
-
-
-def funasr_reference(model_dir: Path) -> Reference:
-    """FunASR's own spans of a whole recording."""
-    from funasr import AutoModel
-
-    with contextlib.redirect_stdout(io.StringIO()):
-        model = AutoModel(model=str(model_dir), disable_update=True, disable_pbar=True, ncpu=1)
-
-    def detect(samples: Pcm, options: VadOptions = VadOptions()) -> Spans:
-        model.model.vad_opts.max_single_segment_time = options.max_span_ms
-        (result,) = model.generate(
-            input=samples.astype(np.float32) / 32768,
-            fs=SAMPLE_RATE,
-            max_end_silence_time=options.max_end_silence_ms,
-            disable_pbar=True,
-        )
-        return [(begin, end) for begin, end in result["value"]]
-
-    return detect
+DEFAULTS = VadOptions()
 
 
 def detect_in_blocks(
-    engine: FsmnVadEngine, samples: Pcm, cuts: Sequence[int] = (), options: VadOptions = VadOptions()
+    engine: FsmnVadEngine, samples: Pcm, cuts: Sequence[int] = (), options: VadOptions = DEFAULTS
 ) -> Spans:
     """The spans of a recording given in blocks that end at ``cuts``."""
     spans: Spans = []
@@ -192,7 +66,7 @@ def reference(model_dir: Path) -> Reference:
     return funasr_reference(model_dir)
 
 
-options_of_users = st.builds(
+user_options = st.builds(
     VadOptions,
     max_end_silence_ms=st.sampled_from([150, 200, 300, 455, 500, 800, 1200, 2000]),
     max_span_ms=st.sampled_from([2000, 5005, 15_000, 60_000]),
@@ -200,9 +74,260 @@ options_of_users = st.builds(
 
 
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 10**6), seconds=st.floats(0.03, 20), options=options_of_users)
+@given(seed=st.integers(0, 10**6), seconds=st.floats(0.03, 20), options=user_options)
 def test_spans_are_those_of_funasr(
     engine: FsmnVadEngine, reference: Reference, seed: int, seconds: float, options: VadOptions
 ) -> None:
     samples = bursts(seed, seconds)
     assert detect_in_blocks(engine, samples, options=options) == reference(samples, options)
+
+
+def test_spans_of_a_recording_longer_than_a_block_of_funasr(
+    engine: FsmnVadEngine, reference: Reference
+) -> None:
+    samples = bursts(3, 125)
+    spans = detect_in_blocks(engine, samples, range(30 * SAMPLE_RATE, len(samples), 30 * SAMPLE_RATE))
+    assert len(spans) > 10
+    assert spans == reference(samples, VadOptions())
+
+
+@pytest.mark.parametrize(
+    "detector",
+    [
+        {"do_extend": 0},
+        {"window_size_ms": 150, "sil_to_speech_time_thres": 100, "speech_to_sil_time_thres": 60},
+        {"lookback_time_start_point": 100, "lookahead_time_end_point": 60},
+        {"lookahead_time_end_point": 700},
+        {"snr_thres": -5.0, "decibel_thres": -30.0, "noise_frame_num_used_for_snr": 10},
+        {"speech_2_noise_ratio": 0.7, "speech_noise_thres": 0.4},
+        {"sil_pdf_ids": [0, 2], "silence_pdf_num": 2},
+    ],
+    ids=lambda detector: "-".join(detector),
+)
+def test_every_setting_of_the_detector_counts(detector: dict[str, Any], tmp_path: Path) -> None:
+    model_dir = write_model(tmp_path / "vad", **detector)
+    engine, reference = FsmnVadEngine(model_dir, threads=1), funasr_reference(model_dir)
+    found = 0
+    for seed, silence_ms in enumerate((200, 455, 800)):
+        samples, options = bursts(seed, 20), VadOptions(max_end_silence_ms=silence_ms)
+        spans = detect_in_blocks(engine, samples, range(0, len(samples), 4321), options)
+        assert spans == reference(samples, options)
+        found += len(spans)
+    assert found > 3
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6), options=user_options, data=st.data())
+def test_cutting_a_recording_into_blocks_changes_nothing(
+    engine: FsmnVadEngine, seed: int, options: VadOptions, data: st.DataObject
+) -> None:
+    samples = bursts(seed, 8)
+    longest = data.draw(st.sampled_from([7, 160, 400, 960, 9600, len(samples)]))
+    rng = random.Random(seed)
+    cuts = [0]
+    while cuts[-1] < len(samples) and len(cuts) < 300:
+        cuts.append(min(len(samples), cuts[-1] + rng.randint(0, longest)))
+    whole = detect_in_blocks(engine, samples, options=options)
+    assert detect_in_blocks(engine, samples, cuts, options) == whole
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    recordings=st.lists(
+        st.tuples(st.integers(0, 10**6), st.floats(0.01, 8), user_options), min_size=2, max_size=8
+    ),
+    block=st.sampled_from([960, 3200, 9600, 48_000]),
+)
+def test_recordings_in_one_call_are_independent(
+    engine: FsmnVadEngine, recordings: list[tuple[int, float, VadOptions]], block: int
+) -> None:
+    sounds = [bursts(seed, seconds) for seed, seconds, _ in recordings]
+    spans: list[Spans] = [[] for _ in recordings]
+    states: list[VadState | None] = [None] * len(recordings)
+    running, offset = list(range(len(recordings))), 0
+    while running:
+        blocks = [
+            VadBlock(
+                sounds[i][offset : offset + block],
+                states[i],
+                final=offset + block >= len(sounds[i]),
+                options=recordings[i][2],
+            )
+            for i in running
+        ]
+        for i, result in zip(running, engine.detect(blocks), strict=True):
+            spans[i] += [(span.begin_ms, span.end_ms) for span in result.spans]
+            states[i] = result.state
+        running = [i for i in running if states[i] is not None]
+        offset += block
+    alone = [
+        detect_in_blocks(engine, sound, options=options)
+        for sound, (_, _, options) in zip(sounds, recordings, strict=True)
+    ]
+    assert spans == alone
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**6), seconds=st.floats(0, 15), options=user_options)
+def test_spans_lie_in_the_recording_and_apart(
+    engine: FsmnVadEngine, seed: int, seconds: float, options: VadOptions
+) -> None:
+    samples = bursts(seed, seconds)
+    edges = [edge for span in detect_in_blocks(engine, samples, options=options) for edge in span]
+    assert edges == sorted(edges)
+    assert all(begin < end for begin, end in zip(edges[::2], edges[1::2], strict=True))
+    assert not edges or (edges[0] >= 0 and edges[-1] * SAMPLE_RATE <= len(samples) * 1000)
+
+
+def test_open_span_is_reported_while_it_lasts(engine: FsmnVadEngine) -> None:
+    samples, block = bursts(4, 20), SAMPLE_RATE // 5
+    state: VadState | None = None
+    open_begin: int | None = None
+    begins: set[int] = set()
+    ended: set[int] = set()
+    for offset in range(0, len(samples), block):
+        final = offset + block >= len(samples)
+        (result,) = engine.detect([VadBlock(samples[offset : offset + block], state, final)])
+        if open_begin is not None:
+            # An open span either ends, before any other, or stays open with the same begin.
+            begin_now = result.spans[0].begin_ms if result.spans else result.open_begin_ms
+            assert begin_now == open_begin
+        ended |= {span.begin_ms for span in result.spans}
+        open_begin, state = result.open_begin_ms, result.state
+        begins |= set() if open_begin is None else {open_begin}
+    assert begins
+    assert begins <= ended
+
+
+@pytest.fixture(scope="module")
+def saturated(tmp_path_factory: pytest.TempPathFactory) -> FsmnVadEngine:
+    """A model so sure of itself that its posteriors are exactly 0 and 1, as trained ones can be."""
+    return FsmnVadEngine(write_model(tmp_path_factory.mktemp("models") / "vad", reach=3000.0), threads=1)
+
+
+@pytest.mark.parametrize(
+    "samples",
+    [
+        np.zeros(0, np.int16),
+        np.zeros(1, np.int16),
+        np.full(399, 9, np.int16),
+        np.zeros(32_000, np.int16),
+        np.full(32_000, 32_767, np.int16),
+        np.full(32_000, -32_768, np.int16),
+        np.where(np.arange(32_000) % 80 < 40, 32_767, -32_768).astype(np.int16),
+        np.where(np.arange(32_000) == 16_000, 32_767, 0).astype(np.int16),
+        bursts(1, 5),
+    ],
+    ids=["empty", "one-sample", "399-samples", "silence", "dc", "negative-dc", "clipped", "click", "bursts"],
+)
+def test_no_sound_makes_it_fail(saturated: FsmnVadEngine, samples: Pcm) -> None:
+    for block in (777, 100_000):
+        spans = detect_in_blocks(saturated, samples, range(0, len(samples), block))
+        assert all(0 <= begin < end <= len(samples) / 16 for begin, end in spans)
+
+
+def test_no_blocks_give_no_results(engine: FsmnVadEngine) -> None:
+    assert engine.detect([]) == []
+
+
+def test_state_is_small_and_travels(engine: FsmnVadEngine) -> None:
+    samples = bursts(7, 10)
+    half = len(samples) // 2
+    (first,) = engine.detect([VadBlock(samples[:half], None, final=False)])
+    assert first.state is not None
+    assert len(first.state.payload) < 64_000
+    travelled: VadState = pickle.loads(pickle.dumps(first.state))
+    (second,) = engine.detect([VadBlock(samples[half:], travelled, final=True)])
+    spans = [(span.begin_ms, span.end_ms) for span in first.spans + second.spans]
+    assert spans == detect_in_blocks(engine, samples)
+
+
+def test_state_does_not_grow(engine: FsmnVadEngine) -> None:
+    state: VadState | None = None
+    sizes = []
+    for seed in range(20):
+        (result,) = engine.detect([VadBlock(bursts(seed, 5), state, final=False)])
+        assert result.state is not None
+        state = result.state
+        sizes.append(len(state.payload))
+    # What varies are the samples of the frame that is not complete yet.
+    assert max(sizes) - min(sizes) < 2 * 400
+
+
+def test_samples_may_be_read_only(engine: FsmnVadEngine) -> None:
+    samples = bursts(8, 5)
+    spans = detect_in_blocks(engine, samples)
+    samples.flags.writeable = False
+    assert detect_in_blocks(engine, samples) == spans
+
+
+@pytest.mark.parametrize("payload", [b"", b"FVA1", bytes(5000), b"FVA1" + bytes(5000)])
+def test_foreign_state_is_refused(engine: FsmnVadEngine, payload: bytes) -> None:
+    with pytest.raises(ValueError, match="voice-activity detector"):
+        engine.detect([VadBlock(bursts(1, 1), VadState(payload), final=False)])
+
+
+def test_state_of_another_model_is_refused(engine: FsmnVadEngine, tmp_path: Path) -> None:
+    other = FsmnVadEngine(write_model(tmp_path / "vad", encoder={**ENCODER, "proj_dim": 24}), threads=1)
+    (result,) = other.detect([VadBlock(bursts(1, 1), None, final=False)])
+    with pytest.raises(ValueError, match="another model"):
+        engine.detect([VadBlock(bursts(1, 1), result.state, final=False)])
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "says"),
+    [
+        ("encoder_conf", {"rorder": 2}, "rorder 0"),
+        ("encoder_conf", {"proj_dim": 24}, "shape"),
+        ("frontend_conf", {"lfr_n": 6}, "lfr_n 1"),
+        ("frontend_conf", {"fs": 8000}, "16 kHz"),
+        ("model_conf", {"detect_mode": 0}, "detect_mode"),
+        ("model_conf", {"sil_to_speech_time_thres": 0}, "sil_to_speech_time_thres"),
+    ],
+)
+def test_model_that_cannot_work_is_refused(
+    section: str, change: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    model_dir = write_model(tmp_path / "vad")
+    config = yaml.safe_load((model_dir / "config.yaml").read_text("utf-8"))
+    config[section].update(change)
+    (model_dir / "config.yaml").write_text(yaml.safe_dump(config), "utf-8")
+    with pytest.raises(ModelFilesError, match=says):
+        FsmnVadEngine(model_dir, threads=1)
+
+
+def test_starter_model_cuts_like_funasr() -> None:
+    if not (STARTER / "model.pt").exists():
+        pytest.skip("models/starter/fsmn-vad is not there: `python -m starter train fsmn-vad` makes it")
+    engine, reference = FsmnVadEngine(STARTER, threads=1), funasr_reference(STARTER)
+    recordings = [bursts(seed, 20) for seed in range(3)] + [talk_of_samples()]
+    for samples in recordings:
+        for options in (VadOptions(), VadOptions(max_end_silence_ms=300, max_span_ms=5000)):
+            spans = detect_in_blocks(engine, samples, range(9600, len(samples), 9600), options)
+            assert spans == reference(samples, options)
+
+
+def talk_of_samples() -> Pcm:
+    """The recordings of samples/ one after the other with pauses; only a pause if there are none."""
+    pieces: list[Pcm] = [np.zeros(SAMPLE_RATE, np.int16)]
+    for path in sorted(SAMPLES.glob("*.wav")):
+        samples, rate = soundfile.read(path, dtype="int16", always_2d=True)
+        assert rate == SAMPLE_RATE
+        pieces += [samples[:, 0], np.zeros(2 * SAMPLE_RATE, np.int16)]
+    return np.concatenate(pieces)
+
+
+def test_published_model_cuts_real_speech_like_funasr(tmp_path: Path) -> None:
+    """With iic's weights, taken from their ONNX export: scores as ONNX Runtime's, spans as FunASR's."""
+    data = os.environ.get("FSMN_VAD_ONNX_DIR")
+    if not data:
+        pytest.skip("FSMN_VAD_ONNX_DIR names no directory with fsmnvad-offline.onnx, am.mvn, vad_example.wav")
+    pytest.importorskip("onnx", reason="the package `onnx` is needed to read the weights: pip install onnx")
+    model_dir = published_model(Path(data), tmp_path)
+    samples, _ = soundfile.read(Path(data) / "vad_example.wav", dtype="int16")
+    engine, reference = FsmnVadEngine(model_dir, threads=1), funasr_reference(model_dir)
+    for silence_ms in (200, 500, 800):
+        options = VadOptions(max_end_silence_ms=silence_ms)
+        spans = detect_in_blocks(engine, samples, range(960, len(samples), 960), options)
+        assert len(spans) > 10
+        assert spans == reference(samples, options)

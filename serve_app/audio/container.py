@@ -112,6 +112,10 @@ class _Track:
         except av.FFmpegError:
             if packet.size == 0:
                 raise
+            # Where MP3 files were joined, FFmpeg hands out the tag between them with the frame after it.
+            # That the frames are whole was checked before.
+            if self._kind is Container.MP3 and bytes(packet)[:3] in (b"ID3", b"TAG", b"APE"):
+                return []
         # The empty packet at the end only flushes the decoder.
         at_end = next(following, packet).size == 0 if packet.size else True
         raise (truncated if at_end else damaged)(self._kind.title, self.seconds)

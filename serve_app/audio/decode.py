@@ -3,7 +3,7 @@
 The only door of this package that the rest of the server needs.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -32,7 +32,7 @@ class RawPcm:
 
 def decode_blocks(
     source: BinaryIO, *, raw: RawPcm | None = None, block_samples: int, limits: DecodeLimits
-) -> Iterator[Pcm]:
+) -> Generator[Pcm, None, None]:
     """Decodes ``source`` as it is consumed; run it in a thread, since it blocks on reading and decoding.
 
     The content alone decides what ``source`` is; with ``raw`` it is headerless PCM, unless it begins with

@@ -14,6 +14,7 @@ from serve_app.cli import doctor as doctor_checks
 from serve_app.cli import transcribe as transcription
 from serve_app.cli.client import AsrClient, RequestRefused, ServerUnreachable, TranscriptionOptions
 from serve_app.cli.environment import prepare_for_ray
+from serve_app.cli.ports import free_port
 from serve_app.cli.transcribe import Format
 
 Result = TypeVar("Result")
@@ -41,14 +42,18 @@ def serve(
         ),
     ] = None,
 ) -> None:
-    """Run the service in the foreground until Ctrl-C."""
+    """Run the service in the foreground until Ctrl-C. SIGHUP makes it read the config again."""
     prepare_for_ray()
     from serve_app.cli import server
 
+    if port == 0:
+        port = free_port(host or "127.0.0.1")
     try:
-        server.run(server.load_config(config, host, port), Console())
+        server.run(lambda: server.load_config(config, host, port), Console(soft_wrap=True))
     except server.ServeError as error:
         _fail(str(error))
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
 
 
 @app.command()

@@ -7,11 +7,9 @@ seconds to import and reads its environment when it is.
 import io
 import logging
 import os
-import signal
-import threading
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import httpx
@@ -22,8 +20,10 @@ from ray import serve
 from ray.serve.context import _get_global_client
 from ray.serve.schema import ApplicationStatus, DeploymentSchema, ServeDeploySchema
 from rich.console import Console
+from rich.markup import escape
 
-from serve_app.cli.ports import PortTaken, PortUnusable, check_port, free_port, url_of
+from serve_app.cli.ports import PortTaken, PortUnusable, check_port, url_of
+from serve_app.cli.signals import Signals
 
 _POLL_SEC = 0.5
 
@@ -33,7 +33,7 @@ class ServeError(Exception):
 
 
 def load_config(path: Path, host: str | None, port: int | None) -> ServeDeploySchema:
-    """Read a Serve config file and put ``host`` and ``port`` in place of its own. Port 0 means a free one.
+    """Read a Serve config file and put ``host`` and ``port`` in place of its own.
 
     Raises:
         ServeError: the file is missing, or is not a Serve config.
@@ -47,7 +47,7 @@ def load_config(path: Path, host: str | None, port: int | None) -> ServeDeploySc
     if host is not None:
         config.http_options.host = host
     if port is not None:
-        config.http_options.port = port or free_port(config.http_options.host)
+        config.http_options.port = port
     return config
 
 
@@ -64,22 +64,21 @@ def _cpus_of(deployment: DeploymentSchema) -> float:
     return float(1 if each is None else each) * (replicas if isinstance(replicas, int) else 1)
 
 
-def run(config: ServeDeploySchema, console: Console) -> None:
+def run(load: Callable[[], ServeDeploySchema], console: Console) -> None:
     """Serve until SIGINT or SIGTERM, then stop every process that was started.
 
+    ``load`` gives the config. It is called again at SIGHUP, and what changed is applied to the running
+    service: replica counts and ``user_config`` without a restart of replicas, other things by new ones.
+
     Raises:
-        ServeError: the port is taken, or a deployment cannot start.
+        ServeError: the port is taken, or the service cannot start.
+        KeyboardInterrupt: it was asked to stop a second time, while requests still ran.
     """
-    options = config.http_options
-    try:
-        check_port(options.host, options.port)
-    except PortTaken as error:
-        raise ServeError(f"{error} Choose another one: make serve PORT=8001") from error
-    except PortUnusable as error:
-        raise ServeError(str(error)) from error
+    config = load()
+    _check_port(config)
     # Serve reports through the progress lines below; its warnings still come through.
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    stop = threading.Event()
+    signals = Signals()
     try:
         ray.init(
             address="local",
@@ -88,21 +87,53 @@ def run(config: ServeDeploySchema, console: Console) -> None:
             include_dashboard=False,
             logging_level=logging.WARNING,
         )
-        _stop_on_signals(stop)
+        signals.install()
+        options = config.http_options
         serve.start(proxy_location=config.proxy_location, http_options=options.model_dump())
         _deploy(config)
-        if _wait_until_ready(config, stop, console):
-            console.print(f"[bold green]Ready[/] on {url_of(options.host, options.port)} - Ctrl-C stops it.")
-            stop.wait()
+        if _wait_until_ready(config, signals, console):
+            console.print(
+                f"[bold green]Ready[/] on {url_of(options.host, options.port)} (process {os.getpid()}) - Ctrl-C stops it."
+            )
+            _stay(load, signals, console)
     except KeyboardInterrupt:
-        stop.set()
+        signals.stopping = True
     finally:
-        if stop.is_set():
-            console.print("Stopping ...")
-        # Ray reports the end of its own actors as failures; that would read as if stopping had gone wrong.
-        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        if signals.stopping:
+            console.print("Stopping. Requests that still run get 30 s; Ctrl-C again ends them.")
+        _shut_down()
+
+
+def _check_port(config: ServeDeploySchema) -> None:
+    try:
+        check_port(config.http_options.host, config.http_options.port)
+    except PortTaken as error:
+        raise ServeError(f"{error} Choose another one: make serve PORT=8001") from error
+    except PortUnusable as error:
+        raise ServeError(str(error)) from error
+
+
+def _stay(load: Callable[[], ServeDeploySchema], signals: Signals, console: Console) -> None:
+    """Return when told to stop; apply the config again as often as told to."""
+    while not signals.stopping:
+        if not signals.wait():
+            continue
+        try:
+            config = load()
+            _deploy(config)
+            if _wait_until_ready(config, signals, console):
+                console.print("The config was read again and applied.")
+        except ServeError as error:
+            console.print(f"[red]The config was not applied.[/] {escape(str(error))}")
+
+
+def _shut_down() -> None:
+    # Ray reports the end of its own actors as failures; that would read as if stopping had gone wrong.
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        try:
             if ray.is_initialized():
                 serve.shutdown()  # type: ignore[no-untyped-call]  # Ray has not annotated it
+        finally:
             ray.shutdown()
 
 
@@ -117,16 +148,6 @@ def _bookkept_cpus(config: ServeDeploySchema, console: Console) -> int:
     return max(have, -int(-wanted // 1))
 
 
-def _stop_on_signals(stop: threading.Event) -> None:
-    def handle(signum: int, frame: FrameType | None) -> None:
-        if stop.is_set():  # the second Ctrl-C: the user does not want to wait for running requests
-            raise KeyboardInterrupt
-        stop.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, handle)
-
-
 def _deploy(config: ServeDeploySchema) -> None:
     # Serve has no public call that deploys a whole config without its dashboard; `serve run` uses this one.
     client = _get_global_client()
@@ -134,12 +155,13 @@ def _deploy(config: ServeDeploySchema) -> None:
     client.deploy_apps(config)
 
 
-def _wait_until_ready(config: ServeDeploySchema, stop: threading.Event, console: Console) -> bool:
+def _wait_until_ready(config: ServeDeploySchema, signals: Signals, console: Console) -> bool:
     """Report progress until all applications run and the proxy routes to them; ``False`` if told to stop."""
     health = url_of(config.http_options.host, config.http_options.port) + "/-/healthz"
     healthy: set[str] = set()
     with console.status("Starting ..."):
-        while not stop.wait(_POLL_SEC):
+        while not signals.stopping:
+            signals.wait(_POLL_SEC)
             applications = serve.status().applications
             for name, application in applications.items():
                 if application.status == ApplicationStatus.DEPLOY_FAILED:
