@@ -51,12 +51,12 @@ constraints: $(DEV) ## Write what is installed now into constraints.txt
 	  $(BIN)/python -m pip freeze --exclude-editable | sed -e 's/+[a-z0-9]*$$//' -e '/^asr-serve/d'; } > constraints.txt.new
 	@mv constraints.txt.new constraints.txt
 
-clean: ## Remove caches and build leftovers
-	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+clean: ## Remove caches
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis dist *.egg-info
 	find serve_app deployments starter benchmarks tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-clean-all: clean ## ... and the virtual environment
-	rm -rf .venv
+clean-all: clean ## ... and the virtual environment, checkpoints of trainings and benchmark models
+	rm -rf .venv build
 
 $(BIN)/python:
 	@command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON). Install Python 3.11, or name yours: make PYTHON=python3.12 ..."; exit 1; }

@@ -11,7 +11,7 @@ from deployments.batching import BatchReport
 from deployments.messages import AudioSlice, Pcm
 
 _SECONDS = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60]
-_ITEMS = [1, 2, 4, 8, 16, 32, 64]
+_ITEMS: list[float] = [1, 2, 4, 8, 16, 32, 64]
 _RTF = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1]
 
 

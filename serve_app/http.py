@@ -17,7 +17,9 @@ from serve_app.settings import Settings
 from serve_app.transcriber import Transcriber
 
 Readiness = Callable[[], Awaitable[dict[str, str]]]
-"""State of each deployment by name; ``HEALTHY`` where it is ready."""
+"""State of each deployment by name; :data:`READY` where it can take requests."""
+
+READY = "READY"
 
 
 def create_app(settings: Settings, graph: Graph, readiness: Readiness) -> FastAPI:
@@ -42,7 +44,7 @@ def create_app(settings: Settings, graph: Graph, readiness: Readiness) -> FastAP
     async def readyz() -> JSONResponse:
         """200 once every deployment of the graph is ready, else 503 with the state of each."""
         deployments = await readiness()
-        ready = bool(deployments) and all(state == "HEALTHY" for state in deployments.values())
+        ready = bool(deployments) and all(state == READY for state in deployments.values())
         body = {"status": "ready" if ready else "not ready", "deployments": deployments}
         return JSONResponse(body, 200 if ready else 503)
 

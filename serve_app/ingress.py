@@ -5,9 +5,10 @@ from typing import Any
 
 from ray import serve
 from ray.serve.handle import DeploymentHandle
+from ray.serve.schema import ReplicaState
 
 from serve_app.handles import ServeGraph
-from serve_app.http import create_app
+from serve_app.http import READY, create_app
 from serve_app.settings import Settings
 
 
@@ -36,6 +37,10 @@ class Ingress:
         return create_app(self._settings, self._graph, self._deployment_states)
 
     async def _deployment_states(self) -> dict[str, str]:
+        """``READY`` where a replica runs, also while others start or stop; else Serve's own word."""
         status = await asyncio.to_thread(serve.status)
         deployments = status.applications[self._application].deployments
-        return {name: str(deployment.status.value) for name, deployment in deployments.items()}
+        return {
+            name: READY if deployment.replica_states.get(ReplicaState.RUNNING) else deployment.status.value
+            for name, deployment in deployments.items()
+        }

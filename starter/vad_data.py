@@ -29,7 +29,7 @@ Spans = list[tuple[float, float]]
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """samples: float32 at 16 kHz. spans: (begin, end) of speech in seconds, without an utterance's own pauses.
+    """samples: float32 at 16 kHz. spans: (begin, end) of speech in seconds, without its own pauses.
     utterances: (begin, end) of each whole utterance."""
 
     samples: Samples

@@ -152,6 +152,10 @@ def alac(samples: Samples, rate: int) -> bytes:
     return _encode(samples, rate, "ipod", "alac")
 
 
+def mov_pcm(samples: Samples, rate: int) -> bytes:
+    return _encode(samples, rate, "mov", "pcm_s24le")
+
+
 def mka(samples: Samples, rate: int) -> bytes:
     return _encode(samples, rate, "matroska", "aac")
 
@@ -216,6 +220,7 @@ WRITERS: dict[str, Writer] = {
     "adts": adts,
     "m4a": m4a,
     "fragmented-mp4": fragmented_mp4,
+    "mov-pcm": mov_pcm,
     "mka": mka,
     "mp4": lambda samples, rate: video(samples, rate),
     "mov": lambda samples, rate: video(samples, rate, "mov"),
@@ -286,6 +291,13 @@ def scarred(data: bytes, length: int, at: float = 0.5) -> bytes:
     begin = int(len(data) * at)
     noise = np.random.default_rng(1).bytes(length)
     return (data[:begin] + noise + data[begin + length :])[: len(data)]
+
+
+def patched(data: bytes, box: bytes, offset: int, *values: int) -> bytes:
+    """``data`` with 32-bit ``values`` written ``offset`` bytes after the type of the first ``box`` of an MP4."""
+    at = data.index(box) + 4 + offset
+    new = struct.pack(f">{len(values)}I", *values)
+    return data[:at] + new + data[at + len(new) :]
 
 
 JPEG = b"\xff\xd8\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0" + bytes(range(256)) * 4

@@ -403,6 +403,22 @@ def test_memory_does_not_grow_with_the_length(tmp_path: Path) -> None:
     assert total == two_hours
 
 
+BOMBS = {
+    "sizes": lambda: af.patched(af.patched(af.m4a(SPEECH, 16000), b"stsz", 4, 1, 10**9), b"stts", 8, 10**9),
+    "times": lambda: af.patched(af.m4a(SPEECH, 16000), b"stts", 8, 10**9),
+    "rows": lambda: af.patched(af.m4a(SPEECH, 16000), b"stts", 4, 10**9),
+    "chunks": lambda: af.patched(af.m4a(SPEECH, 16000), b"stsc", 12, 10**9),
+    "pcm chunks": lambda: af.patched(af.mov_pcm(SPEECH, 16000), b"stsc", 12, 4 * 10**9),
+    "fragment": lambda: af.patched(af.fragmented_mp4(SPEECH, 16000), b"trun", 0, 1, 10**9),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_refuses_an_mp4_whose_index_would_take_all_memory(name: str) -> None:
+    with pytest.raises(InvalidAudio, match="damaged"):
+        decode(BOMBS[name]())
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_leaves_no_file_open_and_no_temporary_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))

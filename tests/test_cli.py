@@ -1,11 +1,9 @@
 """The ``asr-serve`` command, against a small HTTP server and against Ray itself."""
 
-import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,8 +19,8 @@ from typer.testing import CliRunner
 
 from serve_app.cli.main import app
 from serve_app.cli.ports import free_port
+from tests.cli_server import processes_with, serve_config, start, wait_for
 
-ROOT = Path(__file__).parents[1]
 KEY = "correct-horse-battery"
 runner = CliRunner()
 
@@ -225,60 +223,6 @@ def test_doctor_finds_a_taken_port(tmp_path: Path) -> None:
     assert "in use" in output
 
 
-def serve_config(tmp_path: Path, name: str, build: str, greeting: str) -> Path:
-    path = tmp_path / f"{name}.yaml"
-    application = {
-        "name": name,
-        "route_prefix": "/",
-        "import_path": f"tests.cli_apps:{build}",
-        "args": {"greeting": greeting},
-        "deployments": [{"name": "Greeter", "num_replicas": 1, "ray_actor_options": {"num_cpus": 0.1}}],
-    }
-    options = {"host": "127.0.0.1", "port": 1}
-    path.write_text(yaml.safe_dump({"http_options": options, "applications": [application]}))
-    return path
-
-
-def start(config: Path, port: int, mark: str) -> subprocess.Popen[str]:
-    command = [
-        sys.executable,
-        "-m",
-        "serve_app.cli.main",
-        "serve",
-        "--config",
-        str(config),
-        "--port",
-        str(port),
-    ]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "ASR_SERVE_TEST_MARK": mark, "NO_COLOR": "1"}
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-
-
-def wait_for(process: subprocess.Popen[str], beginning: str) -> str:
-    """The next line of output that begins so; the test fails if the process ends without one."""
-    assert process.stdout is not None
-    seen = []
-    for line in process.stdout:
-        seen.append(line)
-        if line.startswith(beginning):
-            return line
-    raise AssertionError("".join(seen))
-
-
-def processes_with(mark: str) -> list[str]:
-    """Command lines of the processes that inherited ``mark`` in their environment."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and mark.encode() in (entry / "environ").read_bytes():
-                found.append((entry / "cmdline").read_text().replace("\0", " "))
-        except OSError:
-            continue
-    return found
-
-
 @pytest.mark.slow
 def test_two_servers_side_by_side_stop_without_a_trace(tmp_path: Path) -> None:
     mark = uuid.uuid4().hex
@@ -322,9 +266,14 @@ def test_a_changed_config_is_applied_while_the_server_runs(tmp_path: Path) -> No
         wait_for(server, "The config was read again and applied.")
         assert httpx.get(url, trust_env=False).text == "after"
     finally:
-        server.terminate()
-        server.communicate(timeout=60)
-    assert server.returncode == 0
+        server.kill()
+        server.wait()
+    # Ray's processes see that their parent is gone, and end by themselves.
+    for _ in range(60):
+        if not (left := processes_with(mark)):
+            break
+        time.sleep(1)
+    assert left == []
 
 
 @pytest.mark.slow

@@ -51,7 +51,7 @@ async def client_of(
     graph: SilentGraph, states: dict[str, str] | None = None, **settings: Any
 ) -> AsyncIterator[httpx.AsyncClient]:
     async def readiness() -> dict[str, str]:
-        return {"Vad": "HEALTHY"} if states is None else states
+        return {"Vad": "READY"} if states is None else states
 
     app = create_app(Settings(**settings), graph, readiness)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
@@ -80,7 +80,7 @@ async def test_the_key_is_taken_wherever_clients_put_it(headers: dict[str, str])
 
 @pytest.mark.parametrize("headers", [{}, {"authorization": "Bearer wrong"}, {"authorization": "Bearer ключ"}])
 async def test_without_the_key_nothing_is_served_but_health(headers: dict[str, str]) -> None:
-    encoded = {name: value.encode() for name, value in headers.items()}
+    encoded = httpx.Headers([(name.encode(), value.encode()) for name, value in headers.items()])
     async with client_of(SilentGraph(), api_key="right-key") as client:
         for response in (
             await client.get("/v1/models", headers=encoded),
@@ -129,7 +129,7 @@ async def test_a_fault_of_ours_shows_no_inner_workings() -> None:
 
 
 async def test_readiness_names_what_is_missing() -> None:
-    states = {"Vad": "HEALTHY", "Paraformer": "UPDATING"}
+    states = {"Vad": "READY", "Paraformer": "UPDATING"}
     async with client_of(SilentGraph(), states) as client:
         response = await client.get("/readyz")
     assert response.status_code == 503

@@ -13,7 +13,9 @@ import torch
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
 
+from deployments.engines.model_files import ModelFilesError
 from deployments.engines.punctuation_ct import CtPunctuationEngine
 
 STARTER = Path(__file__).parents[1] / "models" / "starter" / "ct-punc"
@@ -82,12 +84,16 @@ def engine(model_dir: Path) -> CtPunctuationEngine:
 
 @pytest.fixture(scope="module")
 def reference(model_dir: Path) -> Reference:
+    return funasr_reference(model_dir)
+
+
+def funasr_reference(model_dir: Path) -> Reference:
     """FunASR's own marks for one text, as ours are: full-width, "" for none."""
     from funasr import AutoModel
 
     with contextlib.redirect_stdout(io.StringIO()):
         model = AutoModel(model=str(model_dir), disable_update=True, disable_pbar=True, ncpu=1)
-    names = {index: "" if mark in ("<unk>", "_") else mark for index, mark in enumerate(MARKS)}
+    names = ["" if mark in ("<unk>", "_") else mark for mark in MARKS]
 
     def punctuate(words: Sequence[str]) -> list[str]:
         (result,) = model.generate(input=" ".join(words), disable_pbar=True)
@@ -121,3 +127,105 @@ def test_marks_do_not_depend_on_the_batch(engine: CtPunctuationEngine, lengths: 
     rng = random.Random(seed)
     texts = [random_text(rng, length) for length in lengths]
     assert engine.punctuate(texts) == [engine.punctuate([words])[0] for words in texts]
+
+
+@pytest.mark.parametrize("length", [1, 20, 333])
+def test_white_space_and_empty_words_have_no_marks(engine: CtPunctuationEngine, length: int) -> None:
+    words = random_text(random.Random(1), length)
+    (plain,) = engine.punctuate([words])
+    spaced = [each for word in words for each in ("", f" {word} ", "  ")]
+    (marks,) = engine.punctuate([spaced])
+    assert marks == [each for mark in plain for each in ("", mark, "")]
+
+
+def test_empty_texts(engine: CtPunctuationEngine) -> None:
+    assert engine.punctuate([]) == []
+    assert engine.punctuate([[], ["今"], []])[::2] == [[], []]
+
+
+def test_latin_words_are_looked_up_in_lower_case(engine: CtPunctuationEngine, model_dir: Path) -> None:
+    if model_dir == STARTER:
+        pytest.skip("the starter model knows no Latin words")
+    words = random_text(random.Random(2), 100)
+    assert engine.punctuate([[word.upper() for word in words]]) == engine.punctuate([words])
+    unknown = [word if word not in LATIN else "qwertz" for word in words]
+    assert engine.punctuate([unknown]) != engine.punctuate([words])
+
+
+def test_unknown_words_are_those_of_funasr(engine: CtPunctuationEngine, reference: Reference) -> None:
+    words = [*"☃今天", "qwertz", *"很犇好我们☃", "x-7", "QWERTZ", *"去公园吧"] * 3
+    assert engine.punctuate([words])[0][:-1] == reference(words)[:-1]
+
+
+def test_word_of_several_tokens_gets_the_mark_of_its_last(engine: CtPunctuationEngine) -> None:
+    characters = [word for word in random_text(random.Random(3), 300) if word not in LATIN]
+    (marks,) = engine.punctuate([characters])
+    pairs = [first + second for first, second in zip(characters[::2], characters[1::2], strict=False)]
+    assert engine.punctuate([pairs]) == [marks[1::2]]
+
+
+def test_marks_of_any_width_come_out_full_width(tmp_path: Path) -> None:
+    words = random_text(random.Random(4), 200)
+    full = CtPunctuationEngine(write_model(tmp_path / "full"), threads=1)
+    half = write_model(tmp_path / "half", marks=["<unk>", "_", ",", ".", "?", "、"])
+    # The reading of long texts goes by the meaning of marks, so the models agree in spite of their spelling.
+    assert CtPunctuationEngine(half, threads=1).punctuate([words]) == full.punctuate([words])
+
+
+def test_long_text_takes_linear_work(engine: CtPunctuationEngine) -> None:
+    def work(length: int) -> int:
+        with FlopCounterMode(display=False) as counter:
+            (marks,) = engine.punctuate([random_text(random.Random(5), length)])
+        assert len(marks) == length
+        return int(counter.get_total_flops())
+
+    assert work(8_000) < 4.5 * work(2_000)
+
+
+def test_text_without_any_end_takes_bounded_work(tmp_path: Path) -> None:
+    """FunASR would look at all of such a text again for every twenty words more."""
+    silent = write_model(tmp_path / "silent", bias=[0, 1000, 0, 0, 0, 0])
+    engine = CtPunctuationEngine(silent, threads=1)
+    work = []
+    for length in (2000, 4000):
+        with FlopCounterMode(display=False) as counter:
+            assert engine.punctuate([random_text(random.Random(6), length)]) == [[""] * length]
+        work.append(counter.get_total_flops())
+    assert work[1] < 2.3 * work[0]
+
+
+def test_comma_ends_a_sentence_that_is_too_long(tmp_path: Path) -> None:
+    """As in FunASR: in a text that has commas only, one of them becomes a full stop now and then."""
+    commas = write_model(tmp_path / "commas", bias=[-1000, 0, 0, -1000, -1000, -1000])
+    words = random_text(random.Random(7), 900)
+    (marks,) = CtPunctuationEngine(commas, threads=1).punctuate([words])
+    assert marks.count("。") == 4
+    assert marks[:-1] == funasr_reference(commas)(words)[:-1]
+
+
+def test_model_with_a_dictionary_reads_whole_words(tmp_path: Path) -> None:
+    model_dir = write_model(tmp_path / "words")
+    (model_dir / "jieba_usr_dict").write_text("今天 1000\n公园 1000\n会议开始 1000\n", "utf-8")
+    words = [*"今天会议开始", "ok", "hello", *"我们去公园", "3", *"今天天气很好吧"] * 9
+    (marks,) = CtPunctuationEngine(model_dir, threads=1).punctuate([words])
+    # FunASR gives every character of a word but the last "none", and so does the engine.
+    assert marks[:-1] == funasr_reference(model_dir)(words)[:-1]
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("config.yaml", "model: CTTransformer", "model: Paraformer"),
+        ("config.yaml", "num_blocks: 3", "num_blocks: 4"),
+        ("config.yaml", "、", "¿"),
+        ("tokens.json", "<unk>", "<nothing>"),
+        ("tokens.json", '"hello", ', ""),
+    ],
+)
+def test_model_that_cannot_work_is_refused(file: str, old: str, new: str, tmp_path: Path) -> None:
+    path = write_model(tmp_path / "broken") / file
+    text = path.read_text("utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), "utf-8")
+    with pytest.raises(ModelFilesError):
+        CtPunctuationEngine(path.parent, threads=1)

@@ -98,9 +98,10 @@ def test_spans_of_a_recording_longer_than_a_block_of_funasr(
         {"window_size_ms": 150, "sil_to_speech_time_thres": 100, "speech_to_sil_time_thres": 60},
         {"lookback_time_start_point": 100, "lookahead_time_end_point": 60},
         {"lookahead_time_end_point": 700},
-        {"snr_thres": -5.0, "decibel_thres": -30.0, "noise_frame_num_used_for_snr": 10},
+        {"decibel_thres": -10.0},
+        {"snr_thres": 15.0, "noise_frame_num_used_for_snr": 10},
         {"speech_2_noise_ratio": 0.7, "speech_noise_thres": 0.4},
-        {"sil_pdf_ids": [0, 2], "silence_pdf_num": 2},
+        {"sil_pdf_ids": [1, 4], "silence_pdf_num": 2},
     ],
     ids=lambda detector: "-".join(detector),
 )

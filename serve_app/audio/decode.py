@@ -13,10 +13,11 @@ from deployments.engines.base import SAMPLE_RATE, Pcm
 from serve_app.audio.container import read_container
 from serve_app.audio.frames import FrameSyntax, check_frames
 from serve_app.audio.limits import DecodeLimits, check_declared
+from serve_app.audio.mp4 import check_mp4
 from serve_app.audio.pcm import Chunk, cut_blocks, mix
 from serve_app.audio.reader import Window
 from serve_app.audio.sniff import Container, sniff
-from serve_app.audio.structure import check_matroska, check_mp4, check_ogg
+from serve_app.audio.structure import check_matroska, check_ogg
 from serve_app.audio.wav import read_header, read_pcm
 from serve_app.errors import InvalidAudio, InvalidParameter, UnsupportedFormat
 

@@ -115,7 +115,6 @@ def _find_chain(window: Window, begin: int, end: int, syntax: FrameSyntax) -> in
     while found >= 0:
         if _links(window, begin + found, syntax, 3, to_the_end=False):
             return begin + found
-        piece = window.at(begin, max(0, end - begin))
         found = piece.find(b"\xff", found + 1)
     return None
 

@@ -1,9 +1,9 @@
-"""Whether an MP4, Matroska/WebM or Ogg file is all there, told by its outer structure.
+"""Whether a Matroska/WebM or Ogg file is all there, told by its outer structure.
 
 FFmpeg stops without a word where such a file ends too early, and skips what it cannot read. Walking the
-boxes, elements or pages (headers only, never the payload) finds both before anything is decoded.
+elements or pages finds both before anything is decoded.
 
-Layouts: ISO/IEC 14496-12 (boxes), RFC 8794 and RFC 9559 (EBML, Matroska), RFC 3533 (Ogg).
+Layouts: RFC 8794 and RFC 9559 (EBML, Matroska), RFC 3533 (Ogg).
 """
 
 import zlib
@@ -28,35 +28,6 @@ _LEAVES = {
 
 def _endless(name: str) -> InvalidAudio:
     return InvalidAudio(f"The {name} file is damaged: it is made of far more parts than any recording has.")
-
-
-def check_mp4(window: Window, name: str) -> None:
-    """Raises :class:`InvalidAudio` where a top-level box passes the end of the file, or is none."""
-    position = 0
-    seen: set[bytes] = set()
-    for _ in range(_MAX_ELEMENTS):
-        head = window.at(position, 16)
-        if not head:
-            break
-        size, kind, smallest = int.from_bytes(head[:4], "big"), head[4:8], 8
-        if size == 1:
-            size, smallest = int.from_bytes(head[8:16], "big"), 16
-        elif size == 0:
-            size = window.size - position
-        if len(head) >= 8 and not kind.isascii() and kind[:1] != b"\xa9":
-            raise damaged(name)
-        if size < smallest:
-            if seen >= {b"moov", b"mdat"} and window.only_zeros(position):
-                return
-            raise damaged(name)
-        position += size
-        if position > window.size:
-            raise truncated(name)
-        seen.add(kind)
-    else:
-        raise _endless(name)
-    if b"moov" not in seen:
-        raise InvalidAudio(f"The {name} file is incomplete: its index (the 'moov' box) is missing.")
 
 
 def check_matroska(window: Window, name: str) -> None:
@@ -118,9 +89,11 @@ def check_ogg(window: Window, begin: int, name: str) -> None:
     numbers: dict[bytes, int] = {}
     for _ in range(_MAX_ELEMENTS):
         head = window.at(position, 27)
-        if not head or (head[:3] == b"TAG" and window.size - position <= 128) or window.only_zeros(position):
+        if not head:
             return
         if head[:4] != b"OggS"[: len(head)]:
+            if (head[:3] == b"TAG" and window.size - position <= 128) or window.only_zeros(position):
+                return
             raise damaged(name)
         if len(head) < 27:
             raise truncated(name)

@@ -92,9 +92,8 @@ def run(load: Callable[[], ServeDeploySchema], console: Console) -> None:
         serve.start(proxy_location=config.proxy_location, http_options=options.model_dump())
         _deploy(config)
         if _wait_until_ready(config, signals, console):
-            console.print(
-                f"[bold green]Ready[/] on {url_of(options.host, options.port)} (process {os.getpid()}) - Ctrl-C stops it."
-            )
+            where = url_of(options.host, options.port)
+            console.print(f"[bold green]Ready[/] on {where} (process {os.getpid()}) - Ctrl-C stops it.")
             _stay(load, signals, console)
     except KeyboardInterrupt:
         signals.stopping = True

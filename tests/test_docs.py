@@ -1,0 +1,219 @@
+"""What the documents say is true: examples run, settings are all listed, both READMEs are in step."""
+
+import ast
+import importlib
+import inspect
+import itertools
+import json
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+import deployments
+from serve_app.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = sorted((ROOT / "docs" / "examples").iterdir())
+READMES = [ROOT / "README.md", ROOT / "README.zh.md"]
+DOCUMENTS = [*READMES, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+COVERED = {
+    "make serve": "test_packaging.py::test_make_serve_runs_until_ctrl_c",
+    "make test": "test_packaging.py::test_make_targets_run_what_they_say",
+    "make test-fast": "test_packaging.py::test_make_targets_run_what_they_say",
+    "make lint": "test_packaging.py::test_make_targets_run_what_they_say",
+    "make types": "test_packaging.py::test_make_targets_run_what_they_say",
+    "make bench": "test_packaging.py::test_make_targets_run_what_they_say",
+    "make constraints": "test_packaging.py::test_make_targets_run_what_they_say",
+    ".venv/bin/python -m starter evaluate all": "test_docs.py::test_starter_commands_parse",
+    "kill -HUP 12345": "test_cli.py::test_a_changed_config_is_applied_while_the_server_runs",
+}
+"""Commands that no test runs as they stand, with the test that covers what they do."""
+
+
+def blocks(document: Path) -> list[tuple[str, str]]:
+    """``(language, content)`` of each fenced block."""
+    return FENCE.findall(document.read_text(encoding="utf-8"))
+
+
+def transcript(name: str) -> str:
+    texts: dict[str, str] = json.loads((ROOT / "samples" / "transcripts.json").read_text(encoding="utf-8"))
+    return texts[name]
+
+
+def without_marks(text: str) -> str:
+    return re.sub(r"[，。？！、\s]", "", text)
+
+
+def says(name: str) -> Callable[[str], bool]:
+    """The output is JSON with exactly the text of a sample."""
+    return lambda output: bool(json.loads(output)["text"] == transcript(name))
+
+
+def says_each_word(output: str) -> bool:
+    words = json.loads(output)["words"]
+    in_order = all(a["start"] <= b["start"] for a, b in itertools.pairwise(words))
+    return in_order and "".join(item["word"] for item in words) == without_marks(transcript("home.wav"))
+
+
+def shows_subtitles(output: str) -> bool:
+    shown = [line for line in output.splitlines() if line and "-->" not in line and not line.isdigit()]
+    return without_marks("".join(shown)) == without_marks(transcript("meeting.wav"))
+
+
+def shows_segments(output: str) -> bool:
+    texts = [line.split("  ")[-1] for line in output.splitlines()]
+    return len(texts) > 1 and "".join(texts) == transcript("meeting.wav")
+
+
+def transcribes_all(output: str) -> bool:
+    return all(f"samples/{name}: {transcript(name)}" in output for name in ("home.wav", "meeting.wav"))
+
+
+EXPECTED: dict[str, Callable[[str], bool]] = {
+    "transcribe.sh": says("home.wav"),
+    "pcm.sh": says("home.wav"),
+    "words.sh": says_each_word,
+    "subtitles.sh": shows_subtitles,
+    "openai_sdk.py": shows_segments,
+    "cli.sh": transcribes_all,
+    "health.sh": lambda output: '"ok"' in output and '"ready"' in output,
+}
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+def test_examples_run(example: Path, server_url: str, tmp_path: Path) -> None:
+    (tmp_path / "samples").symlink_to(ROOT / "samples")
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
+    script = tmp_path / example.name
+    script.write_text(example.read_text().replace("localhost:8000", server_url.removeprefix("http://")))
+    shell = ["bash", "-euo", "pipefail"]
+    result = subprocess.run(
+        [*(shell if example.suffix == ".sh" else [sys.executable]), script],
+        cwd=tmp_path,
+        env={**os.environ, "ASR_SERVE_URL": server_url},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert EXPECTED[example.name](result.stdout), result.stdout
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
+def test_readmes_show_the_examples_word_for_word(readme: Path) -> None:
+    shown = [content for _, content in blocks(readme)]
+    missing = [example.name for example in EXAMPLES if example.read_text() not in shown]
+    assert missing == []
+
+
+def test_every_command_is_run_by_a_test() -> None:
+    examples = {example.read_text() for example in EXAMPLES}
+    for document in DOCUMENTS:
+        for language, content in blocks(document):
+            if language == "bash" and content not in examples:
+                unknown = set(content.strip().splitlines()) - COVERED.keys()
+                assert unknown == set(), document.name
+
+
+def test_the_tests_that_cover_commands_exist() -> None:
+    for where in COVERED.values():
+        file, _, function = where.partition("::")
+        tree = ast.parse((ROOT / "tests" / file).read_text(encoding="utf-8"))
+        assert function in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+def test_starter_commands_parse() -> None:
+    command = [sys.executable, "-m", "starter", "evaluate", "all", "--help"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "held-out" in result.stdout
+
+
+def row(document: Path, first: str) -> list[str]:
+    """The cells of the table row whose first cell is ``first``."""
+    for line in document.read_text(encoding="utf-8").splitlines():
+        if line.startswith(f"| {first} |"):
+            return [cell.strip() for cell in line.strip("|").split(" | ")]
+    raise AssertionError(f"{document.name} has no row for {first}")
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_settings_are_documented_with_their_defaults(readme: Path, name: str) -> None:
+    default = Settings.model_fields[name].default
+    _, shown, meaning = row(readme, f"`{name.upper()}`")
+    assert shown == ("–" if default is None else f"`{default}`")
+    assert meaning
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
+def test_no_unknown_setting_is_documented(readme: Path) -> None:
+    named = set(re.findall(r"^\| `([A-Z_]{4,})` \|", readme.read_text(encoding="utf-8"), re.MULTILINE))
+    assert named == {name.upper() for name in Settings.model_fields}
+
+
+def user_configs() -> list[tuple[str, str, object]]:
+    """``(deployment, field, default)`` of what ``user_config`` may hold."""
+    found = []
+    for module in pkgutil.iter_modules(deployments.__path__):
+        loaded = importlib.import_module(f"deployments.{module.name}")
+        for name, cls in inspect.getmembers(loaded, inspect.isclass):
+            if issubclass(cls, BaseModel) and name.endswith("Config") and cls.__module__ == loaded.__name__:
+                for field, info in cls.model_fields.items():
+                    found.append((name.removesuffix("Config"), field, info.default))
+    return found
+
+
+def test_user_config_is_documented_with_its_defaults() -> None:
+    text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    configs = user_configs()
+    assert len(configs) >= 3
+    for deployment, field, default in configs:
+        section = text.partition(f"### {deployment}\n")[2].partition("\n### ")[0]
+        assert f"| `{field}` | `{default}` |" in section, (deployment, field)
+
+
+def skeleton(readme: Path) -> list[str]:
+    """What the translations of one text share: heading levels, table shapes, the content of code blocks."""
+    text = readme.read_text(encoding="utf-8")
+    code = [f"```{language}" for language, _ in blocks(readme)]
+    kept = [content for language, content in blocks(readme) if language != "mermaid"]
+    headings = [found[1] for found in re.finditer(r"^(#+) ", FENCE.sub("", text), re.MULTILINE)]
+    rows = [str(line.count(" | ")) for line in text.splitlines() if line.startswith("|")]
+    return [*headings, "", *rows, "", *code, "", *kept]
+
+
+def test_both_readmes_are_in_step() -> None:
+    assert skeleton(READMES[0]) == skeleton(READMES[1])
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(document: Path) -> None:
+    text = FENCE.sub("", document.read_text(encoding="utf-8"))
+    targets = re.findall(r"\]\(([^)\s]+)\)", text)
+    broken = []
+    for target in targets:
+        path, _, anchor = target.partition("#")
+        if target.startswith(("http://", "https://")):
+            continue
+        file = document.parent / path if path else document
+        if not file.exists() or (anchor and anchor not in anchors(file)):
+            broken.append(target)
+    assert broken == []
+
+
+def anchors(document: Path) -> set[str]:
+    """GitHub's anchors of a document's headings."""
+    headings = re.findall(r"^#+ (.*)$", document.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
