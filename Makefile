@@ -3,7 +3,7 @@
 #   make serve TORCH_INDEX=https://download.pytorch.org/whl/cpu     torch's CPU build: 0.2 GB, not 3 GB
 #   make serve PYTHON=/path/to/python3.12
 
-PYTHON ?= python3.11
+PYTHON ?= $(or $(shell command -v python3.11),python3)
 # Not from the environment: some shells export HOST as the name of the machine.
 HOST =
 PORT ?=
@@ -59,10 +59,10 @@ clean-all: clean ## ... and the virtual environment, checkpoints of trainings an
 	rm -rf .venv build
 
 $(BIN)/python:
-	@command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON). Install Python 3.11, or name yours: make PYTHON=python3.12 ..."; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than Python 3.11."; exit 1; }
+	@$(PYTHON) -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or later is needed, with its venv module. If it is elsewhere: make PYTHON=/path/to/python3.11 ..."; exit 1; }
 	@echo "Setting up .venv ..."
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
 
 .venv/.installed-torch: constraints.txt | $(BIN)/python
 ifneq ($(TORCH_INDEX),)

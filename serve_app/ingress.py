@@ -5,7 +5,7 @@ from typing import Any
 
 from ray import serve
 from ray.serve.handle import DeploymentHandle
-from ray.serve.schema import ReplicaState
+from ray.serve._private.common import ReplicaState
 
 from serve_app.handles import ServeGraph
 from serve_app.http import READY, create_app

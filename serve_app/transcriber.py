@@ -1,7 +1,7 @@
 """One uploaded recording: admission, decoding, the file pipeline. What every HTTP protocol calls."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from typing import BinaryIO
 
 from deployments.messages import SAMPLE_RATE, VadOptions
@@ -75,8 +75,8 @@ class Transcriber:
         blocks = decode_blocks(
             source, raw=raw, block_samples=BLOCK_SECONDS * SAMPLE_RATE, limits=self._limits
         )
-        job = FileJob(self._graph, self._options)
-        return await job.transcript(in_thread(lambda: next(blocks, None)), code)
+        async with aclosing(in_thread(blocks)) as decoded:
+            return await FileJob(self._graph, self._options).transcript(decoded, code)
 
 
 _NO_LIMIT_MS = 24 * 3600 * 1000

@@ -15,6 +15,8 @@ from starter.paraformer_model import FRAME_SECONDS, LFR_STRIDE, stack_frames
 IGNORE = -1
 """Padding of token ids."""
 _FILTER_FRAMES_PER_SECOND = 100
+_SHORT, _SHORT_REPEATS = 5, 2
+"""Clips of one to so many characters come so many times more, because the losses are per token."""
 _LONGEST_JOIN = 24 * _FILTER_FRAMES_PER_SECOND
 _LONGEST_RARE_JOIN = 60 * _FILTER_FRAMES_PER_SECOND
 
@@ -144,11 +146,12 @@ class Batcher:
         return [steps[index] for index in rng.permutation(len(steps))]
 
     def _join(self, rng: np.random.Generator) -> list[tuple[int, list[int]]]:
-        """Every clip once, a third of the items being two to eight clips in a row: (filter-bank frames,
-        clips).
-        """
+        """(filter-bank frames, clips) of every item; for a quarter, clips in a row up to a random length."""
         items: list[tuple[int, list[int]]] = []
-        order = iter(rng.permutation(len(self._cache)).tolist())
+        lengths = np.diff(self._cache.id_starts)
+        short = np.flatnonzero((lengths > 0) & (lengths <= _SHORT))
+        clips_of_epoch = np.concatenate([np.arange(len(self._cache)), *[short] * _SHORT_REPEATS])
+        order = iter(rng.permutation(clips_of_epoch).tolist())
         for clip in order:
             clips, frames = [clip], self._cache.frames(clip)
             if rng.random() < 0.25:

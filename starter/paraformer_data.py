@@ -17,14 +17,14 @@ from funasr.frontends.wav_frontend import WavFrontend
 from numpy.typing import NDArray
 from rich.progress import track
 
-from starter.augment import pad, random_degradation
+from starter.augment import random_degradation
 from starter.noise import noise_clip
 from starter.synth import SAMPLE_RATE, Synthesizer
 from starter.text import CHARACTERS, TextGenerator, split_of, strip_punctuation, to_pinyin_input
 from starter.voices import SEEN_VOICES, Voice
 
-SINGLES_PER_SHARD, TALKS_PER_SHARD, NOISES_PER_SHARD = 140, 40, 8
-UTTERANCES_PER_SHARD = SINGLES_PER_SHARD + TALKS_PER_SHARD * 4
+SPEECH_SHARDS, NOISE_SHARDS = 100, 5
+_SINGLES, _TALKS, _NOISES, _NOISES_IN_NOISE_SHARD = 140, 40, 8, 400
 _MAX_TALK_SECONDS = 26.0
 FIRST_CHARACTER_ID = 3
 """Token 0 is <blank>, 1 <s>, 2 </s>; <unk> comes after the last character."""
@@ -120,21 +120,29 @@ def _talk(texts: TextGenerator, synthesizer: Synthesizer, rng: np.random.Generat
     return join(spoken, pauses, synthesizer)
 
 
-def _noise(rng: np.random.Generator) -> Clip:
-    samples = noise_clip(float(rng.uniform(0.3, 8)), rng)
-    return Clip(pad(samples, 0, 0), "", np.zeros((0, 2), np.float32))
+def _noise(rng: np.random.Generator, longest: float) -> Clip:
+    samples = noise_clip(float(rng.uniform(0.2, longest)), rng)
+    return Clip(samples, "", np.zeros((0, 2), np.float32))
+
+
+def _speech_clips(seed: int, index: int, rng: np.random.Generator) -> list[Clip]:
+    texts = TextGenerator(seed * 100_003 + index)
+    synthesizer = Synthesizer()
+    clips = [_single(texts, synthesizer, rng) for _ in range(_SINGLES)]
+    clips += [_talk(texts, synthesizer, rng) for _ in range(_TALKS)]
+    return clips + [_noise(rng, 8) for _ in range(_NOISES)]
 
 
 def _make_shard(path: Path, seed: int, index: int) -> Path:
     torch.set_num_threads(1)
     torch.manual_seed(seed * 100_003 + index)
     rng = np.random.default_rng((seed, index))
-    texts = TextGenerator(seed * 100_003 + index)
-    synthesizer = Synthesizer()
-    clips = [_single(texts, synthesizer, rng) for _ in range(SINGLES_PER_SHARD)]
-    clips += [_talk(texts, synthesizer, rng) for _ in range(TALKS_PER_SHARD)]
+    if index < SPEECH_SHARDS:
+        clips = _speech_clips(seed, index, rng)
+    else:
+        clips = [_noise(rng, 5) for _ in range(_NOISES_IN_NOISE_SHARD)]
     features, texts_ids, times = [], [], []
-    for clip in clips + [_noise(rng) for _ in range(NOISES_PER_SHARD)]:
+    for clip in clips:
         if len(clip.samples) > _MAX_TALK_SECONDS * SAMPLE_RATE:
             continue
         degraded = random_degradation(clip.samples, rng) if rng.random() < 0.9 else clip.samples
@@ -153,12 +161,12 @@ def _make_shard(path: Path, seed: int, index: int) -> Path:
     return partial.rename(path)
 
 
-def make_shards(directory: Path, count: int, seed: int, processes: int) -> list[Path]:
-    """The paths of `count` shards, making those that are missing. Raises BrokenProcessPool if a worker
+def make_shards(directory: Path, seed: int, processes: int) -> list[Path]:
+    """The paths of all shards, making those that are missing. Raises BrokenProcessPool if a worker
     dies.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    paths = [directory / f"shard-{seed}-{index:03d}.npz" for index in range(count)]
+    paths = [directory / f"shard-{seed}-{index:03d}.npz" for index in range(SPEECH_SHARDS + NOISE_SHARDS)]
     missing = [(index, path) for index, path in enumerate(paths) if not path.exists()]
     if missing:
         with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:

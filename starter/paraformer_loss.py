@@ -33,7 +33,9 @@ _LEAST_GAP = 0.8
 _FRAME_CENTER = 0.2
 """A stacked frame spans 35 ms to either side of its middle filter-bank window, whose center is at 12.5 ms."""
 
-_FRAME_WEIGHT, _WINDOW_WEIGHT, _SPAN_WEIGHT, _COUNT_WEIGHT = 1.0, 0.5, 0.5, 1.0
+_FRAME_WEIGHT = 1.0
+_FRAME_ALPHA_WEIGHT, _SPAN_WEIGHT, _RUNNING_WEIGHT, _COUNT_WEIGHT = 2.0, 2.0, 0.3, 1.0
+_EMPTY_FACTOR = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,22 +89,34 @@ def _interpolate(points: torch.Tensor, knots: torch.Tensor, values: torch.Tensor
 
 
 def _timing_loss(alphas: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """Per token: weights off their frames, weight between two firings other than 1, and sum other than n +
-    1.
+    """Per token: how far the weights, their sums between firings, their running sum and their total are off.
+
+    Squares, because absolute errors are least at the median, which left the sums 4 % short on average: three
+    tokens lost in a talk of eighty. The running sum keeps what is left from adding up.
     """
-    off_frame, off_span = alphas.new_zeros(()), alphas.new_zeros(())
+    zero = alphas.new_zeros(())
+    off_frame, off_span, off_running = zero, zero, zero
     for row, (begins, ends) in enumerate(zip(batch.begins, batch.ends, strict=True)):
         frames = int(batch.speech_lengths[row])
         if len(begins) == 0:
             continue
         firing = firing_times(begins, ends, frames)
-        off_frame = off_frame + (alphas[row, :frames] - alpha_targets(firing, frames)).abs().sum()
+        off_frame = off_frame + (alphas[row, :frames] - alpha_targets(firing, frames)).square().sum()
         running = torch.cat([alphas.new_zeros(1), alphas[row, :frames].cumsum(0)])
         reached = _interpolate(firing, torch.arange(frames + 1.0), running)
-        off_span = off_span + (reached.diff(prepend=alphas.new_zeros(1)) - 1).abs().sum()
+        off_span = off_span + (reached.diff(prepend=alphas.new_zeros(1)) - 1).square().sum()
+        expected = torch.arange(1.0, len(reached) + 1)
+        off_running = off_running + functional.smooth_l1_loss(reached, expected, reduction="sum", beta=0.5)
     tokens = batch.lengths + 1
-    off_count = (alphas.sum(1) - tokens).abs().sum()
-    weighted = _WINDOW_WEIGHT * off_frame + _SPAN_WEIGHT * off_span + _COUNT_WEIGHT * off_count
+    off_count = (alphas.sum(1) - tokens).abs()
+    # Clips without speech are few tokens, but text invented in them is the error that is noticed first.
+    off_count = torch.where(batch.lengths == 0, _EMPTY_FACTOR * off_count, off_count).sum()
+    weighted = (
+        _FRAME_ALPHA_WEIGHT * off_frame
+        + _SPAN_WEIGHT * off_span
+        + _RUNNING_WEIGHT * off_running
+        + _COUNT_WEIGHT * off_count
+    )
     return weighted / tokens.sum()
 
 

@@ -16,14 +16,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from starter.data_parallel import average_gradients, launch
 from starter.paraformer_batches import Batcher, merge_shards, open_cache, statistics
-from starter.paraformer_data import TOKENS, UTTERANCES_PER_SHARD, make_shards
+from starter.paraformer_data import TOKENS, make_shards
 from starter.paraformer_evaluation import DevSet, make_dev_set
 from starter.paraformer_loss import Losses, losses
 from starter.paraformer_model import build, export
 from starter.paraformer_positions import RandomPositions
 from starter.registry import TrainOptions, save_facts
 
-SHARDS = 100
 _FRAMES_PER_BATCH = 900
 _PEAK_RATE, _LAST_RATE, _WARMUP_STEPS = 1.2e-3, 2e-5, 250
 _AVERAGE_DECAY = 0.998
@@ -82,6 +81,7 @@ class _Run:
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.average = saved["average"]
+        self.mean, self.deviation = saved["mean"].numpy(), saved["deviation"].numpy()
         self.state = _State(**saved["state"])
 
     def save(self) -> None:
@@ -90,6 +90,8 @@ class _Run:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": self.average,
+            "mean": torch.from_numpy(self.mean),
+            "deviation": torch.from_numpy(self.deviation),
             "state": vars(self.state),
         }
         torch.save(saved, partial)
@@ -116,8 +118,8 @@ class _Run:
 
 def _facts(run: _Run, cer: float) -> dict[str, str | int | float]:
     return {
-        "synthesized utterances": SHARDS * UTTERANCES_PER_SHARD,
-        "hours of speech": round(run.cache.seconds / 3600, 1),
+        "clips": len(run.cache),
+        "hours of speech and pauses": round(run.cache.seconds / 3600, 1),
         "characters": len(TOKENS) - 4,
         "parameters": sum(run.average[key].numel() for key in run.average if key[:4] != "ctc."),
         "training minutes": round(run.state.seconds / 60, 1),
@@ -176,7 +178,7 @@ def _work(rank: int, processes: int, options: TrainOptions, data: Path, dev: Dev
 
 def train_paraformer(options: TrainOptions) -> None:
     """Synthesize what is missing, then train until the budget is spent and export the averaged weights."""
-    shards = make_shards(options.work / "data", SHARDS, options.seed, options.processes + 1)
+    shards = make_shards(options.work / "data", options.seed, options.processes + 1)
     merged = options.work / "merged"
     merged.mkdir(parents=True, exist_ok=True)
     merge_shards(shards, merged)

@@ -294,7 +294,7 @@ def scarred(data: bytes, length: int, at: float = 0.5) -> bytes:
 
 
 def patched(data: bytes, box: bytes, offset: int, *values: int) -> bytes:
-    """``data`` with 32-bit ``values`` written ``offset`` bytes after the type of the first ``box`` of an MP4."""
+    """``data`` with 32-bit ``values`` put ``offset`` bytes after the type of the first ``box`` of an MP4."""
     at = data.index(box) + 4 + offset
     new = struct.pack(f">{len(values)}I", *values)
     return data[:at] + new + data[at + len(new) :]

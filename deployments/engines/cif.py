@@ -143,13 +143,15 @@ def _convolution(source: Parameters, name: str, size: int, taps: int, at: Placem
 
 @dataclass(frozen=True, slots=True)
 class PeakTimes:
-    """How the steps at which tokens fire become times; the defaults are those of FunASR.
+    """How the instants at which tokens fire become times; all in steps.
 
     A token is taken to begin ``shift`` steps after its own fire and to last until the next one, at most
-    ``longest`` steps (``ts_prediction_lfr6_standard`` in FunASR's ``timestamp_tools``).
+    ``longest`` steps. That is the rule of FunASR (``ts_prediction_lfr6_standard`` in its
+    ``timestamp_tools``, which subtracts 1.5 from the index of the step that fires), without its rounding to
+    whole steps: an instant lies half a step into its step on average.
     """
 
-    shift: float = -1.5
+    shift: float = -2.0
     longest: float = 12.0
 
     def spans(
@@ -158,19 +160,24 @@ class PeakTimes:
         """Begin and end of each of ``tokens`` tokens, in milliseconds; increasing, and within the segment."""
         if tokens == 0:
             return []
-        fires = fire_steps(weights, tokens + 1) + self.shift
+        fires = fire_instants(weights, tokens + 1) + self.shift
         begins, last = fires[:-1], float(len(weights))
         ends = np.minimum(fires[1:], begins + self.longest)
         limits = np.clip(np.stack([begins, ends], axis=1), 0, last) * step_ms
         return [(int(begin), int(end)) for begin, end in limits.round()]
 
 
-def fire_steps(weights: npt.NDArray[np.float64], fires: int) -> npt.NDArray[np.float64]:
-    """The step at which each of ``fires`` tokens is complete, shape ``(fires,)``.
+def fire_instants(weights: npt.NDArray[np.float64], fires: int) -> npt.NDArray[np.float64]:
+    """When each of ``fires`` tokens is complete, in steps from the begin, shape ``(fires,)``, increasing.
 
-    If the running sum passes another number of whole numbers, it is scaled to pass that many.
+    Within a step the running sum grows evenly. If it passes another number of whole numbers, it is scaled
+    to pass that many.
     """
     sums = np.cumsum(weights)
     if int(sums[-1]) != fires:
         sums *= fires / max(sums[-1], np.finfo(np.float64).tiny)
-    return np.searchsorted(sums, np.arange(1, fires + 1) * _FIRE).astype(np.float64)
+    targets = np.arange(1, fires + 1) * _FIRE
+    steps = np.minimum(np.searchsorted(sums, targets), len(sums) - 1)
+    before = np.where(steps > 0, sums[steps - 1], 0.0)
+    grown = np.maximum(sums[steps] - before, np.finfo(np.float64).tiny)
+    return steps + np.clip((targets - before) / grown, 0, 1)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from deployments.engines.base import SAMPLE_RATE, Pcm
 from deployments.engines.features import Frontend
-from deployments.engines.model_files import SAME_MODEL, ModelFiles, ModelFilesError
+from deployments.engines.model_files import ModelFiles
 from deployments.engines.vad_recording import Floats, Recording
 
 
@@ -21,7 +21,7 @@ class VadFrontend:
     the bands and, with levels, the level in dB.
 
     Raises:
-        ModelFilesError: the frontend is one that FunASR's detector does not work with, either.
+        ValueError: ``files`` ask for a frontend that no detector of FunASR's goes with.
     """
 
     def __init__(self, files: ModelFiles, *, with_levels: bool) -> None:
@@ -31,8 +31,7 @@ class VadFrontend:
         self._stack, self._bands = int(config.get("lfr_m", 1)), int(config.get("n_mels", 80))
         sound = int(config.get("fs", SAMPLE_RATE)) == SAMPLE_RATE and int(config.get("lfr_n", 1)) == 1
         if not sound or shift_ms != frame_ms or self._stack % 2 == 0:
-            problem = "asks for a frontend other than 16 kHz, an odd lfr_m, lfr_n 1, one frame_in_ms a frame"
-            raise ModelFilesError(files.directory / "config.yaml", problem, SAME_MODEL)
+            raise ValueError("frontend_conf: only 16 kHz, an odd lfr_m, lfr_n 1, and frames of frame_in_ms")
         # Noise would depend on where a block begins. Stacking is done here, where neighbors may come later.
         self._log_mel = Frontend({**config, "dither": 0.0, "lfr_m": 1, "lfr_n": 1}, None)
         self._length = int(config.get("frame_length", 25)) * SAMPLE_RATE // 1000

@@ -54,12 +54,12 @@ class FsmnVadEngine:
         self._network = Fsmn(files, self._device)
         config = files.section("model_conf")
         self._frame_rules = FrameRules.from_config(config)
+        self._silence = [int(output) for output in config.get("sil_pdf_ids", [0])]
         try:
             self._endpoint_rules = EndpointRules.from_config(config)
+            self._frontend = VadFrontend(files, with_levels=self._frame_rules.needs_levels)
         except ValueError as error:
             raise ModelFilesError(files.directory / "config.yaml", str(error), SAME_MODEL) from error
-        self._silence = [int(output) for output in config.get("sil_pdf_ids", [0])]
-        self._frontend = VadFrontend(files, with_levels=self._frame_rules.needs_levels)
         self._layout = Layout(self._frontend.rows, self._network.memory_shape)
 
     @torch.inference_mode()

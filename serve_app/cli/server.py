@@ -18,7 +18,7 @@ import yaml
 from pydantic import ValidationError
 from ray import serve
 from ray.serve.context import _get_global_client
-from ray.serve.schema import ApplicationStatus, DeploymentSchema, ServeDeploySchema
+from ray.serve.schema import ApplicationStatus, DeploymentSchema, LoggingConfig, ServeDeploySchema
 from rich.console import Console
 from rich.markup import escape
 
@@ -26,6 +26,9 @@ from serve_app.cli.ports import PortTaken, PortUnusable, check_port, url_of
 from serve_app.cli.signals import Signals
 
 _POLL_SEC = 0.5
+
+_QUIET = LoggingConfig(log_level="WARNING")
+"""For Serve's controller and proxies; the service's own replicas log as ``LOG_LEVEL`` says."""
 
 
 class ServeError(Exception):
@@ -89,7 +92,11 @@ def run(load: Callable[[], ServeDeploySchema], console: Console) -> None:
         )
         signals.install()
         options = config.http_options
-        serve.start(proxy_location=config.proxy_location, http_options=options.model_dump())
+        serve.start(
+            proxy_location=config.proxy_location,
+            http_options=options.model_dump(),
+            logging_config=config.logging_config or _QUIET,
+        )
         _deploy(config)
         if _wait_until_ready(config, signals, console):
             where = url_of(options.host, options.port)

@@ -6,7 +6,7 @@ segments in flight, not by the length of the recording.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from dataclasses import dataclass, field
 
 from deployments.messages import (
@@ -198,7 +198,22 @@ async def _with_last(blocks: Blocks) -> AsyncIterator[tuple[Pcm, bool]]:
         yield previous, True
 
 
-async def in_thread(step: Callable[[], Pcm | None]) -> Blocks:
-    """Turn a blocking source into blocks; ``step`` returns ``None`` at the end and runs off the loop."""
-    while (block := await asyncio.to_thread(step)) is not None:
-        yield block
+async def in_thread(blocks: Generator[Pcm, None, None]) -> AsyncGenerator[Pcm, None]:
+    """Iterate over a blocking generator off the event loop.
+
+    When this is left early, a step that still runs is waited for and the generator is closed, so that the
+    file under it may be closed after that.
+    """
+    step: asyncio.Future[Pcm | None] | None = None
+    try:
+        while True:
+            step = asyncio.ensure_future(asyncio.to_thread(next, blocks, None))
+            # A thread cannot be cancelled, so neither must be what stands for it.
+            block = await asyncio.shield(step)
+            if block is None:
+                return
+            yield block
+    finally:
+        if step is not None and not step.done():
+            await asyncio.wait({step})
+        blocks.close()
