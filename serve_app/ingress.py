@@ -4,8 +4,8 @@ import asyncio
 from typing import Any
 
 from ray import serve
-from ray.serve.handle import DeploymentHandle
 from ray.serve._private.common import ReplicaState
+from ray.serve.handle import DeploymentHandle
 
 from serve_app.handles import ServeGraph
 from serve_app.http import READY, create_app

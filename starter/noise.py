@@ -77,6 +77,21 @@ def tones(length: int, rng: np.random.Generator) -> Samples:
     return _at_level(wave, rng.uniform(-45, -8))
 
 
+def low_tones(length: int, rng: np.random.Generator) -> Samples:
+    """Tones and sweeps where voices have theirs, 60 to 2000 Hz, often beating, broken or over a faint noise."""
+    time = np.arange(length) / SAMPLE_RATE
+    wave = np.zeros(length)
+    for _ in range(int(rng.integers(1, 5))):
+        low, high = np.sort(np.exp(rng.uniform(np.log(60), np.log(2000), size=2)))
+        ramp = time / rng.uniform(0.2, 5.0) % 1.0 if rng.random() < 0.4 else 0.0 * time
+        phase = np.cumsum(low + (high - low) * ramp) / SAMPLE_RATE
+        wave += rng.uniform(0.1, 1.0) * np.sin(2 * np.pi * (phase + rng.random()))
+    if rng.random() < 0.3:
+        wave *= (time / rng.uniform(0.2, 4.0) + rng.random()) % 1.0 < rng.uniform(0.2, 0.8)
+    wave += 10 ** rng.uniform(-4, -1) * rng.standard_normal(length)
+    return _at_level(wave, rng.uniform(-45, -8))
+
+
 KINDS: dict[str, Callable[[int, np.random.Generator], Samples]] = {
     "silence": silence,
     "dc": dc,

@@ -92,7 +92,7 @@ _DETECTION: dict[str, Any] = {
     "frame_length_ms": 25,
 }
 
-_CLIPS = 2400
+_CLIPS = 2600
 _CLIP_SECONDS = 12.0
 _BATCH = 8
 _PEAK_RATE = 2e-3

@@ -74,9 +74,9 @@ class ClipMaker:
         self._synthesizer = Synthesizer()
 
     def training_clip(self, seconds: float) -> Clip:
-        """`seconds` of utterances with pauses of 0.05 to 3 s, degraded at random; one in five only noise."""
-        if self._rng.random() < 1 / 5:
-            return Clip(noise.noise_clip(seconds, self._rng, self._noise_kind()))
+        """`seconds` of utterances with pauses of 0.05 to 3 s, degraded at random; one in four only noise."""
+        if self._rng.random() < 1 / 4:
+            return Clip(self._noise(seconds))
         clip = self._compose(seconds, pauses=(0.05, 3.0))
         samples = clip.samples
         if self._rng.random() < 0.2:
@@ -118,9 +118,12 @@ class ClipMaker:
     def _voice(self) -> Voice:
         return self._voices[int(self._rng.integers(len(self._voices)))].jitter(self._rng)
 
-    def _noise_kind(self) -> str:
-        """Tones, which are the most like voices, come three times as often as another noise."""
-        return str(self._rng.choice((*noise.KINDS, "tones", "tones")))
+    def _noise(self, seconds: float) -> Samples:
+        """Any kind of noise, but half of the clips are tones, which are the most like voices."""
+        draw = self._rng.random()
+        if draw < 0.3:
+            return noise.low_tones(round(seconds * SAMPLE_RATE), self._rng)
+        return noise.noise_clip(seconds, self._rng, "tones" if draw < 0.5 else None)
 
     def _with_background(self, samples: Samples) -> Samples:
         """Hum, clicks or tones 10 to 30 dB below the speech."""

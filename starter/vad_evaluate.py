@@ -13,7 +13,7 @@ from funasr import AutoModel
 from numpy.typing import NDArray
 
 from starter import noise
-from starter.augment import KINDS, Kind, Samples, degrade
+from starter.augment import KINDS, SAMPLE_RATE, Kind, Samples, degrade
 from starter.registry import Row
 from starter.vad_data import Clip, ClipMaker, Spans, frame_labels
 from starter.voices import SEEN_VOICES, UNSEEN_VOICES, Voice
@@ -135,11 +135,11 @@ def _match(truth: Spans, found: Spans, tally: _Tally) -> None:
 def _noise_rows(detector: Detector) -> list[Row]:
     rows: list[Row] = []
     alarm = length = 0.0
-    for kind in noise.KINDS:
-        rng = np.random.default_rng((_SEED, 1, list(noise.KINDS).index(kind)))
+    for index, (kind, make) in enumerate((*noise.KINDS.items(), ("low tones", noise.low_tones))):
+        rng = np.random.default_rng((_SEED, 1, index))
         kind_alarm = 0.0
         for _ in range(_NOISE_CLIPS_A_KIND):
-            samples = noise.noise_clip(_NOISE_SECONDS, rng, kind)
+            samples = make(round(_NOISE_SECONDS * SAMPLE_RATE), rng)
             kind_alarm += sum(end - begin for begin, end in detector.segments(samples))
         kind_length = _NOISE_CLIPS_A_KIND * _NOISE_SECONDS
         rows.append(Row(f"noise only, {kind}", "time taken for speech", 100 * kind_alarm / kind_length, "%"))

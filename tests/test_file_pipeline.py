@@ -1,7 +1,9 @@
 """The file pipeline over a graph that stands in for the models: order, bounds, faults, cancellation."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import threading
+from collections.abc import AsyncIterator, Generator, Sequence
+from contextlib import aclosing
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ import pytest
 from deployments.engines.base import SAMPLE_RATE, SpeechSpan, VadOptions, VadResult, VadState
 from deployments.messages import AudioPiece, AudioSlice, Pcm, Recognition, Word
 from serve_app.errors import InvalidAudio, UpstreamLost
-from serve_app.pipeline.file import FileJob, FileOptions
+from serve_app.pipeline.file import FileJob, FileOptions, in_thread
 
 MARK = 1000
 
@@ -191,3 +193,29 @@ async def test_a_caller_that_goes_away_leaves_nothing_running() -> None:
         await task
     assert graph.running == 0
     assert graph.cancelled >= 5
+
+
+async def test_leaving_early_waits_for_the_decoder_and_closes_it() -> None:
+    decoding, go_on, closed = threading.Event(), threading.Event(), threading.Event()
+
+    def decode() -> Generator[Pcm, None, None]:
+        try:
+            decoding.set()
+            assert go_on.wait(10)
+            yield np.zeros(16, np.int16)
+        finally:
+            closed.set()
+
+    async def take() -> None:
+        async with aclosing(in_thread(decode())) as blocks:
+            await anext(blocks)
+
+    task = asyncio.create_task(take())
+    await asyncio.to_thread(decoding.wait, 10)
+    task.cancel()
+    await asyncio.sleep(0.05)
+    assert not task.done()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert closed.is_set()

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from serve_app import errors
 
@@ -40,6 +41,7 @@ def add_error_handlers(app: FastAPI) -> None:
     """Answer every error of ``app`` in OpenAI's envelope, unknown paths and our own faults included."""
     app.add_exception_handler(errors.AsrError, _asr_error)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(ClientDisconnect, _client_gone)
     app.add_exception_handler(Exception, _fault)
 
 
@@ -98,6 +100,11 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
     )
     response.headers.update(error.headers or {})
     return response
+
+
+async def _client_gone(request: Request, error: Exception) -> Response:
+    """Nobody is there to read it; 499 is what proxies log for a client that went away."""
+    return Response(status_code=499)
 
 
 async def _fault(request: Request, error: Exception) -> JSONResponse:
