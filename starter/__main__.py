@@ -87,12 +87,11 @@ def card(
 @app.command()
 def samples(
     output: Annotated[Path, typer.Option(help="Directory for the recordings.")] = registry.ROOT / "samples",
-    model_dir: Annotated[Path | None, typer.Option(help="Recognizer that must get them right.")] = None,
 ) -> None:
-    """Make the sample recordings from held-out sentences that the shipped recognizer transcribes exactly."""
+    """Make the sample recordings from held-out sentences that the shipped models transcribe exactly."""
     from starter.sample_recordings import make_samples
 
-    make_samples(output, _directory("paraformer", model_dir))
+    make_samples(output, registry.MODELS_DIR / "paraformer", registry.MODELS_DIR / "ct-punc")
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ def tones(length: int, rng: np.random.Generator) -> Samples:
 
 
 def low_tones(length: int, rng: np.random.Generator) -> Samples:
-    """Tones and sweeps where voices have theirs, 60 to 2000 Hz, often beating, broken or over a faint noise."""
+    """Tones and sweeps where voices have theirs, 60 to 2000 Hz, often beating, broken or over noise."""
     time = np.arange(length) / SAMPLE_RATE
     wave = np.zeros(length)
     for _ in range(int(rng.integers(1, 5))):

@@ -15,10 +15,10 @@ from starter.paraformer_model import FRAME_SECONDS, LFR_STRIDE, stack_frames
 IGNORE = -1
 """Padding of token ids."""
 _FILTER_FRAMES_PER_SECOND = 100
-_SHORT, _SHORT_REPEATS = 5, 2
-"""Clips of one to so many characters come so many times more, because the losses are per token."""
+_EXTRA_TIMES = {1: 6, 2: 6, 3: 2, 4: 2, 5: 2}
+"""How many times more a clip of so many characters comes in an epoch, because the losses are per token."""
 _LONGEST_JOIN = 24 * _FILTER_FRAMES_PER_SECOND
-_LONGEST_RARE_JOIN = 60 * _FILTER_FRAMES_PER_SECOND
+_LONGEST_RARE_JOIN = 65 * _FILTER_FRAMES_PER_SECOND
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,13 +149,13 @@ class Batcher:
         """(filter-bank frames, clips) of every item; for a quarter, clips in a row up to a random length."""
         items: list[tuple[int, list[int]]] = []
         lengths = np.diff(self._cache.id_starts)
-        short = np.flatnonzero((lengths > 0) & (lengths <= _SHORT))
-        clips_of_epoch = np.concatenate([np.arange(len(self._cache)), *[short] * _SHORT_REPEATS])
+        times = [1 + _EXTRA_TIMES.get(length, 0) for length in lengths.tolist()]
+        clips_of_epoch = np.repeat(np.arange(len(self._cache)), times)
         order = iter(rng.permutation(clips_of_epoch).tolist())
         for clip in order:
             clips, frames = [clip], self._cache.frames(clip)
             if rng.random() < 0.25:
-                limit = _LONGEST_RARE_JOIN if rng.random() < 0.06 else _LONGEST_JOIN
+                limit = _LONGEST_RARE_JOIN if rng.random() < 0.15 else _LONGEST_JOIN
                 goal = rng.uniform(0, limit)
                 while frames < goal and (following := next(order, None)) is not None:
                     if frames + self._cache.frames(following) > limit:

@@ -23,7 +23,7 @@ from starter.synth import SAMPLE_RATE, Synthesizer
 from starter.text import CHARACTERS, TextGenerator, split_of, strip_punctuation, to_pinyin_input
 from starter.voices import SEEN_VOICES, Voice
 
-SPEECH_SHARDS, NOISE_SHARDS = 100, 5
+SPEECH_SHARDS, NOISE_SHARDS = 100, 10
 _SINGLES, _TALKS, _NOISES, _NOISES_IN_NOISE_SHARD = 140, 40, 8, 400
 _MAX_TALK_SECONDS = 26.0
 FIRST_CHARACTER_ID = 3
@@ -140,7 +140,7 @@ def _make_shard(path: Path, seed: int, index: int) -> Path:
     if index < SPEECH_SHARDS:
         clips = _speech_clips(seed, index, rng)
     else:
-        clips = [_noise(rng, 5) for _ in range(_NOISES_IN_NOISE_SHARD)]
+        clips = [_noise(rng, 8) for _ in range(_NOISES_IN_NOISE_SHARD)]
     features, texts_ids, times = [], [], []
     for clip in clips:
         if len(clip.samples) > _MAX_TALK_SECONDS * SAMPLE_RATE:

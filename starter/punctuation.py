@@ -14,7 +14,7 @@ from starter.punctuation_evaluate import measure
 from starter.registry import Row, TrainOptions, save_facts
 from starter.training import Schedule, optimize, write_model
 
-DEFAULT_MINUTES = 10.0
+DEFAULT_MINUTES = 8.0
 
 ABOUT = """
 FunASR's `CTTransformer` (three self-attention blocks of width 128 with memory, one token a character), which

@@ -92,14 +92,17 @@ class TextGenerator:
             return self._enumeration()
         return self._from_topic(self._rng.choice(list(TOPICS)))
 
-    def talk(self, n_sentences: int) -> list[str]:
-        """`n_sentences` full sentences, mostly about one topic, none of them twice in a row."""
-        topic = self._rng.choice(list(TOPICS))
+    def talk(self, n_sentences: int, topic: str | None = None) -> list[str]:
+        """`n_sentences` full sentences, none of them twice in a row.
+
+        They are about `topic` (a key of TOPICS; KeyError if there is none such) or mostly about a random one.
+        """
+        current = self._rng.choice(list(TOPICS)) if topic is None else topic
         sentences: list[str] = []
         while len(sentences) < n_sentences:
-            if self._rng.random() < 0.15:
-                topic = self._rng.choice(list(TOPICS))
-            sentence = self._from_topic(topic)
+            if topic is None and self._rng.random() < 0.15:
+                current = self._rng.choice(list(TOPICS))
+            sentence = self._from_topic(current)
             if not sentences or sentence != sentences[-1]:
                 sentences.append(sentence)
         return sentences

@@ -16,7 +16,7 @@ from starter.vad_data import CONTEXT, ClipMaker, Features, frame_labels, stack
 from starter.vad_evaluate import measure
 from starter.voices import SEEN_VOICES
 
-DEFAULT_MINUTES = 10.0
+DEFAULT_MINUTES = 8.0
 
 ABOUT = """
 FunASR's `FsmnVADStreaming` with the encoder of `iic/speech_fsmn_vad_zh-cn-16k-common-pytorch` (four

@@ -60,7 +60,7 @@ def test_a_failure_in_a_worker_reaches_the_caller(models: ModelDirectories, tmp_
     (tmp_path / "text.wav").write_text("not audio")
     with (
         WorkerPool(models, 1, "fp32") as pool,
-        pytest.raises(RuntimeError, match="worker process failed.*RIFF"),
+        pytest.raises(RuntimeError, match=r"worker process failed.*RIFF"),
     ):
         pool.call(Worker.segment, tmp_path / "text.wav", SegmentLimits())
 
@@ -73,7 +73,7 @@ def test_other_formats_are_refused(tmp_path: Path, recordings: list[Path]) -> No
         audio.setsampwidth(2)
         audio.setframerate(16_000)
         audio.writeframes(bytes(8))
-    with pytest.raises(ValueError, match="stereo.wav is not mono"):
+    with pytest.raises(ValueError, match=r"stereo\.wav is not mono"):
         read_wav(tmp_path / "stereo.wav")
     assert len(read_wav(recordings[0])) == duration(recordings[0]) * 16_000
 
@@ -101,12 +101,11 @@ class TestFullSize:
         assert sizes["ct-punc"] == pytest.approx(73e6, rel=0.01)
         engine = ParaformerTorchEngine(tmp_path / "paraformer", threads=2)
         samples = read_wav(recordings[0])
-        log_probs = engine.transcribe([samples])[0].words
-        assert 2 * 10 < len(log_probs) < 5 * 10
-        marks = CtPunctuationEngine(tmp_path / "ct-punc", threads=2).punctuate(
-            [["好", "中", "国", "天"] * 100]
-        )
-        assert 10 < np.count_nonzero(marks[0]) < 200
+        words = engine.transcribe([samples])[0].words
+        assert 2 * 10 < len(words) < 5 * 10
+        punctuation = CtPunctuationEngine(tmp_path / "ct-punc", threads=2)
+        marks = punctuation.punctuate([vocabulary(404)[3:403]])[0]
+        assert 10 < sum(mark != "" for mark in marks) < 100
 
         from funasr import AutoModel
 

@@ -13,8 +13,9 @@ from funasr.utils.timestamp_tools import ts_prediction_lfr6_standard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from starter.alignment import align
 from starter.paraformer_data import TOKENS, encode, filter_bank
-from starter.paraformer_evaluation import Recognizer, align
+from starter.paraformer_evaluation import Recognizer
 from starter.paraformer_loss import alpha_targets, firing_times
 from starter.paraformer_model import FEATURE_SIZE, build, export, stack_frames
 
@@ -38,9 +39,9 @@ def test_firing_as_trained_gives_back_the_character_times() -> None:
     running = alphas.cumsum(0)
     fired = torch.zeros(frames)
     fired[[int(torch.nonzero(running >= count - 1e-4)[0]) for count in range(1, 7)]] = 1.0
-    _, times = ts_prediction_lfr6_standard(fired, alphas, list("一二三四五"), upsample_rate=1)
+    _, times = ts_prediction_lfr6_standard(alphas, fired, list("一二三四五"), upsample_rate=1)
     for (begin, _), expected in zip(times, begins.tolist(), strict=True):
-        assert abs(begin - 60 * expected) <= 60
+        assert abs(begin - 60 * expected) <= 45
 
 
 def test_firing_times_leave_room_for_every_token_in_a_short_clip() -> None:
@@ -79,8 +80,9 @@ def test_an_exported_directory_is_loaded_with_the_weights_and_statistics_it_was_
     shift, scale = load_cmvn(str(directory / "am.mvn")).numpy()
     np.testing.assert_allclose(-shift, mean, atol=1e-5)
     np.testing.assert_allclose(1 / scale, deviation, rtol=1e-4)
-    text, times = Recognizer(directory, threads=1)(np.zeros(16000, np.float32))
-    assert len(times) == len(text)
+    recognizer = Recognizer(directory, threads=1)
+    samples = np.random.default_rng(0).uniform(-0.1, 0.1, 16000).astype(np.float32)
+    assert set(recognizer.text(samples)) <= set(TOKENS)
 
 
 def test_token_ids_follow_the_token_list() -> None:

@@ -8,7 +8,6 @@ FunASR walks through the frames one by one. Here the running sum is cut at the w
 share of frame ``t`` in token ``k`` is the overlap of ``[S(t-1), S(t)]`` with ``[k, k+1]``.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -143,28 +142,32 @@ def _convolution(source: Parameters, name: str, size: int, taps: int, at: Placem
 
 @dataclass(frozen=True, slots=True)
 class PeakTimes:
-    """How the instants at which tokens fire become times; all in steps.
+    """How the instants at which tokens fire become times.
 
-    A token is taken to begin ``shift`` steps after its own fire and to last until the next one, at most
-    ``longest`` steps. That is the rule of FunASR (``ts_prediction_lfr6_standard`` in its
+    A token is taken to begin ``shift`` steps after its own fire and to last until the next one does, at
+    most ``longest_ms`` milliseconds. That is the rule of FunASR (``ts_prediction_lfr6_standard`` in its
     ``timestamp_tools``, which subtracts 1.5 from the index of the step that fires), without its rounding to
-    whole steps: an instant lies half a step into its step on average.
+    whole steps: an instant lies half a step into its step on average. (FunASR's limit is 12 steps, which are
+    240 ms or, with a plain ``Paraformer``, 720 ms.)
     """
 
     shift: float = -2.0
-    longest: float = 12.0
+    longest_ms: float = 300.0
 
     def spans(
-        self, weights: npt.NDArray[np.float64], tokens: int, step_ms: float
-    ) -> Sequence[tuple[int, int]]:
-        """Begin and end of each of ``tokens`` tokens, in milliseconds; increasing, and within the segment."""
+        self, weights: npt.NDArray[np.float64], tokens: int, step_ms: float, total_ms: float
+    ) -> list[tuple[int, int]]:
+        """Begin and end of each of ``tokens`` tokens, in milliseconds, increasing, from 0 to ``total_ms``.
+
+        ``weights``: what each step of ``step_ms`` adds to the running sum.
+        """
         if tokens == 0:
             return []
-        fires = fire_instants(weights, tokens + 1) + self.shift
-        begins, last = fires[:-1], float(len(weights))
-        ends = np.minimum(fires[1:], begins + self.longest)
-        limits = np.clip(np.stack([begins, ends], axis=1), 0, last) * step_ms
-        return [(int(begin), int(end)) for begin, end in limits.round()]
+        fires = (fire_instants(weights, tokens + 1) + self.shift) * step_ms
+        begins = fires[:-1]
+        ends = np.minimum(fires[1:], begins + self.longest_ms)
+        limits = np.clip(np.stack([begins, ends], axis=1), 0, total_ms).round()
+        return [(int(begin), int(end)) for begin, end in limits]
 
 
 def fire_instants(weights: npt.NDArray[np.float64], fires: int) -> npt.NDArray[np.float64]:

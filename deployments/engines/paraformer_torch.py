@@ -1,17 +1,21 @@
 """Paraformer in PyTorch: whole segments in, words with times and log-probabilities out."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from deployments.engines.base import Pcm, Recognition, Word
-from deployments.engines.cif import CifPredictor, Fired, PeakTimes
+from deployments.engines.base import SAMPLE_RATE, Pcm, Recognition, Word
+from deployments.engines.cif import CifPredictor, PeakTimes
 from deployments.engines.features import Frontend
 from deployments.engines.model_files import SAME_MODEL, ModelFiles, ModelFilesError, read_model_files
+from deployments.engines.paraformer_decoder import ParaformerDecoder
 from deployments.engines.precision import Precision, resolve_precision
-from deployments.engines.sanm import ParaformerDecoder, Placement, Rows, SanmEncoder
+from deployments.engines.sanm import Placement, Rows, SanmEncoder
 from deployments.engines.words import join_tokens
 
 _MODELS = ("Paraformer", "BiCifParaformer", "SeacoParaformer")
@@ -70,8 +74,8 @@ class ParaformerTorchEngine:
             torch.set_num_threads(self._threads)  # per calling thread in OpenMP builds of PyTorch
         results = [Recognition()] * len(segments)
         for indices in self._passes(segments):
-            features = [self._frontend(segments[index]) for index in indices]
-            for index, recognition in zip(indices, self._recognize(features), strict=True):
+            batch = [segments[index] for index in indices]
+            for index, recognition in zip(indices, self._recognize(batch), strict=True):
                 results[index] = recognition
         return results
 
@@ -91,32 +95,37 @@ class ParaformerTorchEngine:
         if group:
             yield group
 
-    def _recognize(self, features: Sequence[Tensor]) -> Iterator[Recognition]:
+    def _recognize(self, segments: Sequence[Pcm]) -> Iterator[Recognition]:
+        features = [self._frontend(samples) for samples in segments]
         rows = Rows([len(feature) for feature in features], self._device)
-        encoded = self._encoder(torch.cat(list(features)).to(self._device), rows)
+        encoded = self._encoder(torch.cat(features).to(self._device), rows)
         fired = self._predictor(encoded, rows, self._frontend.frame_ms)
         if not any(fired.counts):
-            return iter([Recognition()] * len(features))
+            return iter([Recognition()] * len(segments))
         log_probs = self._decoder(fired.embeddings, Rows(fired.counts, self._device), encoded, rows)
         best = log_probs.max(dim=-1)
-        return self._words(fired, best.indices.split(fired.counts), best.values.split(fired.counts))
+        ids, values = best.indices.split(fired.counts), best.values.split(fired.counts)
+        return map(partial(self._words, fired.step_ms), segments, fired.weights, ids, values)
 
     def _words(
-        self, fired: Fired, ids: Sequence[Tensor], log_probs: Sequence[Tensor]
-    ) -> Iterator[Recognition]:
-        for weights, segment_ids, segment_log_probs in zip(fired.weights, ids, log_probs, strict=True):
-            spoken = [
-                (int(token), float(log_prob))
-                for token, log_prob in zip(segment_ids.tolist(), segment_log_probs.tolist(), strict=True)
-                if token not in self._unspoken
-            ]
-            spans = self._times.spans(weights, len(spoken), fired.step_ms)
-            yield Recognition(
-                join_tokens(
-                    Word(self._tokens[token], begin, end, log_prob)
-                    for (token, log_prob), (begin, end) in zip(spoken, spans, strict=True)
-                )
+        self,
+        step_ms: float,
+        samples: Pcm,
+        weights: npt.NDArray[np.float64],
+        ids: Tensor,
+        log_probs: Tensor,
+    ) -> Recognition:
+        """What one segment's tokens, the likeliest ones, amount to."""
+        likeliest: list[tuple[int, float]] = list(zip(ids.tolist(), log_probs.tolist(), strict=True))
+        spoken = [(token, log_prob) for token, log_prob in likeliest if token not in self._unspoken]
+        total_ms = 1000 * len(samples) / SAMPLE_RATE
+        spans = self._times.spans(weights, len(spoken), step_ms, total_ms)
+        return Recognition(
+            join_tokens(
+                Word(self._tokens[token], begin, end, log_prob)
+                for (token, log_prob), (begin, end) in zip(spoken, spans, strict=True)
             )
+        )
 
 
 def _check_kind(files: ModelFiles) -> None:

@@ -60,7 +60,8 @@ class FrameRules:
         FunASR goes through the logarithms of both posteriors, and fails where one of them is 0.
         """
         speech = 1.0 - silence >= silence**self.noise_exponent + self.margin
-        return [int(each) for each in speech]
+        decisions: list[int] = speech.astype(np.uint8).tolist()
+        return decisions
 
     def gate(
         self, decisions: Iterable[int], levels_db: Iterable[float], noise_db: float
@@ -163,12 +164,13 @@ class Endpointer:
         into_silence = max(0, end_silence_ms // frame_ms - rules.lookahead - 1)
         held = max(0, rules.lookahead)
         spans: list[tuple[int, int]] = []
-        for speech in decisions:
+        speech_on, speech_off = rules.speech_on, rules.speech_off
+        for frame, speech in enumerate(decisions, self.frame):
+            self.frame = frame + 1
             self.count += speech - (self.history >> oldest)
             self.history = (self.history << 1 | speech) & mask
-            was_voiced, frame = self.voiced, self.frame
-            self.voiced = self.count > rules.speech_off if was_voiced else self.count >= rules.speech_on
-            self.frame += 1
+            was_voiced = self.voiced
+            self.voiced = self.count > (speech_off if was_voiced else speech_on - 1)
             if self.begin == _CLOSED:
                 if self.voiced:
                     self.begin = max(self.floor, frame - rules.window - rules.lookback)

@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import BinaryIO
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.text import Text
 
 from serve_app.cli.client import AsrClient, RequestRefused, TranscriptionOptions
@@ -55,6 +64,13 @@ def plan(files: Sequence[Path], output_dir: Path | None, format_: Format) -> lis
     return [Job(file, output_dir / name) for file, name in zip(files, names, strict=True)]
 
 
+class _Phase(ProgressColumn):
+    """What happens to a file: its bar stands for the upload, which is the part whose end is known."""
+
+    def render(self, task: Task) -> Text:
+        return Text("" if task.id == 0 else "recognizing" if task.finished else "uploading", "dim")
+
+
 async def transcribe(
     client: AsrClient, jobs: Sequence[Job], options: TranscriptionOptions, parallel: int, errors: Console
 ) -> int:
@@ -64,7 +80,7 @@ async def transcribe(
         ServerUnreachable: nobody answers; what still runs is canceled.
     """
     failed = 0
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), _Phase())
     slots = asyncio.Semaphore(parallel)
     with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
         total = progress.add_task("all files", total=len(jobs), visible=len(jobs) > 1)

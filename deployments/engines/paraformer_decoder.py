@@ -1,0 +1,114 @@
+"""Paraformer's decoder for inference on whole batches without padding.
+
+The computation is that of FunASR's ``ParaformerSANMDecoder`` (Gao et al., "Paraformer: Fast and Accurate
+Parallel Transformer for Non-autoregressive End-to-End Speech Recognition", arXiv:2206.08317) on the same
+parameters; the layout and the precision are those of :mod:`deployments.engines.sanm`.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from deployments.engines.model_files import Parameters
+from deployments.engines.sanm import (
+    Linear,
+    Memory,
+    Norm,
+    Placement,
+    Rows,
+    attend_segments,
+    require_plain_blocks,
+)
+
+
+class DecoderBlock:
+    """Feed-forward, then an FSMN memory, then attention to the encoder's rows; any but the first optional."""
+
+    def __init__(
+        self,
+        source: Parameters,
+        name: str,
+        size: int,
+        conf: dict[str, Any],
+        at: Placement,
+        *,
+        memory: bool = True,
+        attention: bool = True,
+    ) -> None:
+        units = int(conf["linear_units"])
+        self._heads = int(conf["attention_heads"])
+        self._norm1 = Norm.load(source, f"{name}.norm1", size, at)
+        self._up = Linear.load(source, f"{name}.feed_forward.w_1", (units, size), at)
+        self._inner = Norm.load(source, f"{name}.feed_forward.norm", units, at)
+        self._down = Linear.load(source, f"{name}.feed_forward.w_2", (size, units), at, bias=False)
+        self._memory: Memory | None = None
+        self._query: Linear | None = None
+        if memory:
+            self._memory = Memory.load(source, f"{name}.self_attn.fsmn_block", size, conf, at)
+            self._norm2 = Norm.load(source, f"{name}.norm2", size, at)
+        if attention:
+            scaled = size, (size // self._heads) ** -0.5
+            self._query = Linear.load(source, f"{name}.src_attn.linear_q", (size, size), at, scaled=scaled)
+            self._key_value = Linear.load(source, f"{name}.src_attn.linear_k_v", (2 * size, size), at)
+            self._out = Linear.load(source, f"{name}.src_attn.linear_out", (size, size), at)
+            self._norm3 = Norm.load(source, f"{name}.norm3", size, at)
+
+    def __call__(self, x: Tensor, rows: Rows, encoded: Tensor, encoded_rows: Rows) -> Tensor:
+        """``x``: fp32 ``(tokens, size)``; ``encoded``: ``(rows, size)`` in the dtype of products."""
+        fed = self._down(self._inner(F.relu_(self._up(self._norm1(x)))))
+        if self._memory is None:
+            return fed.float()
+        x = x + self._memory(self._norm2(fed.float()).to(encoded.dtype), rows)
+        if self._query is None:
+            return x
+        query = self._query(self._norm3(x))
+        key, value = self._key_value(encoded).chunk(2, dim=1)
+        attended = attend_segments(query, rows, key, value, encoded_rows, self._heads)
+        return x.add_(self._out(attended))
+
+
+class ParaformerDecoder:
+    """Turns acoustic embeddings, one for each token, into log-probabilities over the vocabulary."""
+
+    def __init__(
+        self,
+        source: Parameters,
+        prefix: str,
+        size: int,
+        vocabulary: int,
+        conf: dict[str, Any],
+        at: Placement,
+    ) -> None:
+        """``conf`` is the ``decoder_conf`` of a FunASR ``ParaformerSANMDecoder``.
+
+        Raises:
+            ModelFilesError: as for :class:`SanmEncoder`.
+        """
+        require_plain_blocks(source, conf)
+        attending, total = int(conf.get("att_layer_num", 6)), int(conf["num_blocks"])
+        self._dtype = at.dtype
+        self._blocks = [
+            DecoderBlock(source, f"{prefix}decoders.{index}", size, conf, at) for index in range(attending)
+        ]
+        self._blocks += [
+            DecoderBlock(
+                source, f"{prefix}decoders2.{index}", size, {**conf, "sanm_shfit": 0}, at, attention=False
+            )
+            for index in range(total - attending)
+        ]
+        last = f"{prefix}decoders3.0"
+        self._blocks.append(DecoderBlock(source, last, size, conf, at, memory=False, attention=False))
+        self._norm = Norm.load(source, f"{prefix}after_norm", size, at)
+        # In fp32: rounded to bf16, two likely tokens would often tie. It costs 1 % of the whole.
+        exact = Placement(torch.float32, at.device)
+        self._output = Linear.load(source, f"{prefix}output_layer", (vocabulary, size), exact)
+
+    def __call__(self, embeddings: Tensor, rows: Rows, encoded: Tensor, encoded_rows: Rows) -> Tensor:
+        """fp32 ``(tokens, size)`` to fp32 log-probabilities ``(tokens, vocabulary)``."""
+        encoded = encoded.to(self._dtype)
+        x = embeddings
+        for block in self._blocks:
+            x = block(x, rows, encoded, encoded_rows)
+        return torch.log_softmax(self._output(self._norm(x)), dim=-1)
