@@ -18,9 +18,10 @@ from rich.table import Table
 from deployments.engines.base import Pcm
 from deployments.engines.paraformer_torch import ParaformerTorchEngine
 from deployments.engines.precision import Precision
+from starter.alignment import align
 from starter.augment import Kind
 from starter.paraformer_data import Clip
-from starter.paraformer_evaluation import TestSets, align, degraded
+from starter.paraformer_testsets import TestSets, degraded
 from starter.voices import SEEN_VOICES, UNSEEN_VOICES
 
 _BATCH = 8

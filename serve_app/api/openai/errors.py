@@ -87,13 +87,14 @@ async def _asr_error(request: Request, error: Exception) -> JSONResponse:
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    message = {404: "There is nothing at this address.", 405: "This address does not take that method."}.get(
-        error.status_code, str(error.detail)
+    address = f"{request.method} {request.url.path}"
+    message = {404: f"Nothing answers to {address}.", 405: f"The server does not know {address}."}.get(
+        error.status_code, f"{error.detail} ({address})."
     )
     response = _envelope(
         request,
         error.status_code,
-        f"{message} ({request.method} {request.url.path})",
+        message,
         type_="invalid_request_error",
         code="not_found" if error.status_code == 404 else "invalid_request",
         peer_code="DEFAULT_CLIENT_ERROR",

@@ -29,7 +29,9 @@ def openai_router(settings: Settings, transcriber: Transcriber, auth: Authentica
             async with read_form(request, max_bytes=settings.max_audio_bytes) as form:
                 options = TranscriptionForm.parse(form.fields(lists={"timestamp_granularities"}))
                 if options.stream:
-                    raise InvalidParameter("stream=true is not supported by this server.", "stream")
+                    raise InvalidParameter(
+                        "Streaming answers (stream=true) are not supported by this server.", "stream"
+                    )
                 raw = RawPcm(options.sample_rate) if options.format == "pcm" else None
                 transcript = await transcriber.transcribe(
                     form.file("file"), raw=raw, language=options.language
