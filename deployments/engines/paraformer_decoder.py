@@ -8,7 +8,6 @@ parameters; the layout and the precision are those of :mod:`deployments.engines.
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from deployments.engines.model_files import Parameters
@@ -57,7 +56,7 @@ class DecoderBlock:
 
     def __call__(self, x: Tensor, rows: Rows, encoded: Tensor, encoded_rows: Rows) -> Tensor:
         """``x``: fp32 ``(tokens, size)``; ``encoded``: ``(rows, size)`` in the dtype of products."""
-        fed = self._down(self._inner(F.relu_(self._up(self._norm1(x)))))
+        fed = self._down(self._inner(self._up(self._norm1(x), relu=True)))
         if self._memory is None:
             return fed.float()
         x = x + self._memory(self._norm2(fed.float()).to(encoded.dtype), rows)

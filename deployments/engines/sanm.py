@@ -19,9 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from deployments.engines.model_files import SAME_MODEL, ModelFilesError, Parameters
+from deployments.engines.precision import has_fast_bf16
 
 _EPSILON = 1e-12
 _QUERY_BLOCK = 512
+_PACKED_FOR_ROWS = 512
 
 
 class Rows:
@@ -59,13 +61,19 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """An affine map; ``weight`` has shape ``(out, in)``."""
+    """An affine map; ``weight`` has shape ``(out, in)`` and may be packed (:func:`pack`)."""
 
     weight: Tensor
     bias: Tensor | None
 
-    def __call__(self, x: Tensor) -> Tensor:
-        return F.linear(x.to(self.weight.dtype), self.weight, self.bias)
+    def __call__(self, x: Tensor, *, relu: bool = False) -> Tensor:
+        x = x.to(self.weight.dtype)
+        if self.weight.is_mkldnn:
+            activation = "relu" if relu else "none"
+            out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, activation, [], "")
+            return out
+        out = F.linear(x, self.weight, self.bias)
+        return F.relu_(out) if relu else out
 
     @classmethod
     def load(
@@ -185,7 +193,7 @@ class EncoderBlock:
         attention = self._out(attend_segments(query, rows, key, value, rows, self._heads))
         memory = self._memory(value, rows)
         x = x.add_(attention).add_(memory) if self._keeps_input else attention.float().add_(memory)
-        return x.add_(self._down(F.relu_(self._up(self._norm2(x)))))
+        return x.add_(self._down(self._up(self._norm2(x), relu=True)))
 
 
 class SanmEncoder:
