@@ -2,13 +2,13 @@
 
 One process for each core, every one of them with a single thread and all three engines, because on a CPU
 several small processes beat one wide one. A file is searched for speech by one of them; its segments are
-cut as the server cuts them and shared out among as many processes as there are cores to spare.
+cut as the server cuts them, and shared out among all.
 """
 
 import multiprocessing
 import time
 import wave
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -23,6 +23,8 @@ from deployments.engines.base import SAMPLE_RATE, Pcm, Recognition, SpeechSpan, 
 from deployments.engines.precision import Precision
 from serve_app.pipeline.segments import Loudness, SegmentLimits, SegmentPlanner
 from serve_app.pipeline.text import join_words
+
+_SHARE_SECONDS = 15.0
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -74,20 +76,13 @@ def run_engines(
         RuntimeError: a worker process failed; the message holds what it raised.
     """
     limits = limits or SegmentLimits()
-    shares = max(1, cores // concurrency)
     seconds = sum(duration(file) for file in files)
-    with WorkerPool(models, cores, precision) as pool, ThreadPoolExecutor(shares * concurrency) as parts:
+    with WorkerPool(models, cores, precision) as pool, ThreadPoolExecutor(cores * concurrency) as parts:
 
         def transcribe(file: Path) -> str:
             segments = pool.call(Worker.segment, file, limits)
-            groups = [segments[index::shares] for index in range(min(shares, len(segments)))]
-            recognized = list(parts.map(lambda group: pool.call(Worker.recognize, file, group), groups))
-            recognitions = {
-                segment: recognition
-                for group, results in zip(groups, recognized, strict=True)
-                for segment, recognition in zip(group, results, strict=True)
-            }
-            words = [word.text for segment in segments for word in recognitions[segment].words]
+            recognized = parts.map(lambda group: pool.call(Worker.recognize, file, group), _groups(segments))
+            words = [word.text for group in recognized for result in group for word in result.words]
             marks = pool.call(Worker.punctuate, words)
             return join_words(zip(words, marks, strict=True))
 
@@ -96,6 +91,21 @@ def run_engines(
             texts = tuple(clients.map(transcribe, files))
             wall = time.perf_counter() - began
     return Run(seconds, wall, texts)
+
+
+def _groups(segments: Sequence[SpeechSpan]) -> Iterator[list[SpeechSpan]]:
+    """Neighbors together, up to ``_SHARE_SECONDS``: enough for a full batch, little enough to share out."""
+    group: list[SpeechSpan] = []
+    seconds = 0.0
+    for segment in segments:
+        length = (segment.end_ms - segment.begin_ms) / 1000
+        if group and seconds + length > _SHARE_SECONDS:
+            yield group
+            group, seconds = [], 0.0
+        group.append(segment)
+        seconds += length
+    if group:
+        yield group
 
 
 class WorkerPool:

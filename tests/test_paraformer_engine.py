@@ -16,9 +16,10 @@ from benchmarks.full_size import PARAFORMER, write_checkpoint
 from deployments.engines.base import Pcm, Recognition, Word
 from deployments.engines.cif import PeakTimes, integrate
 from deployments.engines.loading import load_funasr_model
-from deployments.engines.model_files import ModelFilesError
+from deployments.engines.model_files import ModelFilesError, Parameters
 from deployments.engines.paraformer_torch import ParaformerTorchEngine
 from deployments.engines.precision import has_fast_bf16, resolve_precision
+from deployments.engines.sanm import Linear, Placement
 from deployments.engines.words import join_tokens
 
 CHARACTERS = "天地玄黄宇宙洪荒日月盈昃辰宿列张寒来暑往秋收冬藏闰余成岁律吕调阳"
@@ -374,3 +375,14 @@ class TestPrecision:
     def test_unknown(self) -> None:
         with pytest.raises(ValueError, match="auto, fp32, bf16"):
             resolve_precision("int4", torch.device("cpu"))  # type: ignore[arg-type]  # what a typo in a config does
+
+    @pytest.mark.parametrize("rows", [0, 1, 7, 600])
+    def test_packed_weights_change_nothing(self, rows: int) -> None:
+        weight, bias = torch.randn(48, 32), torch.randn(48)
+        at = Placement(torch.bfloat16, torch.device("cpu"))
+        linear = Linear.load(Parameters(Path("x"), {"a.weight": weight, "a.bias": bias}), "a", (48, 32), at)
+        x = torch.randn(rows, 32).bfloat16()
+        expected = torch.nn.functional.linear(x, weight.bfloat16(), bias.bfloat16())
+        assert torch.equal(linear(x), expected)
+        assert torch.equal(linear(x, relu=True), expected.relu())
+        assert linear.weight.is_mkldnn == has_fast_bf16(at.device)

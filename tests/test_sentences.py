@@ -23,8 +23,10 @@ def spoken(text: str, begin: float = 0.0, step: float = 0.2) -> list[TimedWord]:
     ]
 
 
-async def build(segments: list[list[TimedWord]], gap: float = 2.0, longest: int = 200) -> list[Sentence]:
-    builder = SentenceBuilder(by_character, gap, longest)
+async def build(
+    segments: list[list[TimedWord]], gap: float = 2.0, longest: int = 200, together: int = 1
+) -> list[Sentence]:
+    builder = SentenceBuilder(by_character, gap, longest, together)
     sentences = [sentence for words in segments for sentence in await builder.add(words)]
     return sentences + await builder.finish()
 
@@ -44,9 +46,23 @@ async def test_cutting_into_segments_changes_nothing() -> None:
 
 
 async def test_a_mark_at_the_end_of_a_segment_waits_for_what_follows() -> None:
-    builder = SentenceBuilder(by_character)
+    builder = SentenceBuilder(by_character, together=1)
     assert await builder.add(spoken("天天乙")) == []
     assert [s.text for s in await builder.add(spoken("天", begin=0.7))] == ["天天乙。"]
+
+
+async def test_short_segments_share_a_call() -> None:
+    calls: list[int] = []
+
+    async def count(words: Sequence[str]) -> list[str]:
+        calls.append(len(words))
+        return await by_character(words)
+
+    builder = SentenceBuilder(count, together=6)
+    parts = [await builder.add(spoken("天乙", begin=index)) for index in range(4)]
+    assert [len(part) for part in parts] == [0, 0, 2, 0]
+    assert [s.text for s in await builder.finish()] == ["天乙。", "天乙。"]
+    assert calls == [6, 4]
 
 
 async def test_a_long_pause_ends_a_sentence() -> None:

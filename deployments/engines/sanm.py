@@ -91,7 +91,20 @@ class Linear:
         factors[: scaled[0]] = scaled[1]
         weight = source.take(f"{name}.weight", *shape) * factors[:, None]
         offset = source.take(f"{name}.bias", shape[0]) * factors if bias else None
-        return cls(weight.to(at.device, at.dtype), None if offset is None else offset.to(at.device, at.dtype))
+        placed = None if offset is None else offset.to(at.device, at.dtype)
+        return cls(pack(weight.to(at.device, at.dtype)), placed)
+
+
+def pack(weight: Tensor) -> Tensor:
+    """A weight in the order in which oneDNN's bf16 product reads it; as it is, where there is no such order.
+
+    Otherwise each call would reorder it anew: 6 to 9 % of the encoder's time. The product is the same to the
+    last bit. (The two operators are those that ``torch.compile`` uses when weights are frozen.)
+    """
+    if weight.device.type != "cpu" or weight.dtype != torch.bfloat16 or not has_fast_bf16(weight.device):
+        return weight
+    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, _PACKED_FOR_ROWS)
+    return packed
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,18 +11,27 @@ Punctuate = Callable[[Sequence[str]], Awaitable[list[str]]]
 
 
 class SentenceBuilder:
-    """Collects words and emits sentences as soon as their end is certain.
+    """Collects words and emits sentences once their end is certain.
 
     Words after the last certain sentence end wait for the words that follow, because a model that sees
     more context places marks better. A pause longer than ``gap`` seconds ends a sentence whatever the
-    model says, and no more than ``longest`` words wait.
+    model says, and no more than ``longest`` words wait for an end.
     """
 
-    def __init__(self, punctuate: Punctuate, gap: float = 2.0, longest: int = 200) -> None:
+    def __init__(
+        self, punctuate: Punctuate, gap: float = 2.0, longest: int = 200, together: int = 100
+    ) -> None:
+        """``together``: how many new words are collected for one call of ``punctuate``.
+
+        A call takes milliseconds whatever its length, so for each short segment of a long recording it
+        would cost as much as recognizing it.
+        """
         self._punctuate = punctuate
         self._gap = gap
         self._longest = longest
+        self._together = together
         self._waiting: list[TimedWord] = []
+        self._unmarked = 0
 
     async def add(self, words: Iterable[TimedWord]) -> list[Sentence]:
         """Take the next segment's words; return the sentences that are now complete."""
@@ -33,30 +42,36 @@ class SentenceBuilder:
         if self._waiting and new[0].begin - self._waiting[-1].end > self._gap:
             sentences += await self.finish()
         self._waiting += new
-        marked = await self._mark(self._waiting)
-        end = self._certain_end(marked)
-        sentences += _split(marked[:end])
-        self._waiting = [replace(word, mark="") for word in marked[end:]]
+        self._unmarked += len(new)
+        if self._unmarked < self._together:
+            return sentences
+        await self._mark_waiting()
+        end = self._certain_end()
+        sentences += _split(self._waiting[:end])
+        self._waiting = self._waiting[end:]
         return sentences
 
     async def finish(self) -> list[Sentence]:
         """Return what still waits; the last sentence is closed with a full stop if it has no end."""
         if not self._waiting:
             return []
-        marked = _close(await self._mark(self._waiting))
-        self._waiting = []
-        return _split(marked)
+        if self._unmarked:
+            await self._mark_waiting()
+        words, self._waiting = _close(self._waiting), []
+        return _split(words)
 
-    async def _mark(self, words: Sequence[TimedWord]) -> list[TimedWord]:
-        marks = await self._punctuate([word.text for word in words])
-        return [replace(word, mark=mark) for word, mark in zip(words, marks, strict=True)]
+    async def _mark_waiting(self) -> None:
+        marks = await self._punctuate([word.text for word in self._waiting])
+        self._waiting = [replace(word, mark=mark) for word, mark in zip(self._waiting, marks, strict=True)]
+        self._unmarked = 0
 
-    def _certain_end(self, marked: list[TimedWord]) -> int:
+    def _certain_end(self) -> int:
         """Index after the last word whose sentence end further context can no longer move.
 
         The mark of the very last word is never certain. Where a sentence grows past the limit, it is
         closed at its last comma, or right there.
         """
+        marked = self._waiting
         for index in range(len(marked) - 2, -1, -1):
             if marked[index].mark in SENTENCE_FINAL:
                 return index + 1
