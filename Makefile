@@ -1,6 +1,6 @@
 # Every target does its own set-up: Python 3.11 (or later) and make are all that must be there.
 #   make serve PORT=8001 HOST=0.0.0.0
-#   make serve TORCH_INDEX=https://download.pytorch.org/whl/cpu     torch's CPU build: 0.2 GB, not 3 GB
+#   make serve TORCH_INDEX=<url of PyTorch's CPU index>     torch's CPU build: 0.2 GB, not 3 GB
 #   make serve PYTHON=/path/to/python3.12
 
 PYTHON ?= $(or $(shell command -v python3.11),python3)
