@@ -10,7 +10,7 @@ from ray import serve
 from deployments.batching import BatchQueue
 from deployments.engines.base import Recognition
 from deployments.messages import SAMPLE_RATE, RecognitionRequest
-from deployments.replica import StageMetrics, read_audio, replica_device, replica_threads
+from deployments.replica import StageMetrics, bound_kernel_caches, read_audio, replica_device, replica_threads
 
 
 class ParaformerConfig(BaseModel):
@@ -31,6 +31,7 @@ class Paraformer:
     """
 
     def __init__(self, model_dir: str, device: str, precision: Literal["auto", "fp32", "bf16"]) -> None:
+        bound_kernel_caches()
         # Imported here, so that only replicas load the model libraries, not what builds or routes.
         from deployments.engines.paraformer_torch import ParaformerTorchEngine
 

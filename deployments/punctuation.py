@@ -8,7 +8,7 @@ from ray import serve
 
 from deployments.batching import BatchQueue
 from deployments.messages import PunctuationRequest
-from deployments.replica import StageMetrics, replica_device, replica_threads
+from deployments.replica import StageMetrics, bound_kernel_caches, replica_device, replica_threads
 
 
 class PunctuationConfig(BaseModel):
@@ -26,6 +26,7 @@ class Punctuation:
     """Serves an engine that implements :class:`deployments.engines.base.PunctuationEngine`."""
 
     def __init__(self, model_dir: str, device: str) -> None:
+        bound_kernel_caches()
         # Imported here, so that only replicas load the model libraries, not what builds or routes.
         from deployments.engines.punctuation_ct import CtPunctuationEngine
 

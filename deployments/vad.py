@@ -14,7 +14,7 @@ from ray import serve
 from deployments.batching import BatchQueue
 from deployments.engines.base import VadBlock, VadOptions, VadResult
 from deployments.messages import SAMPLE_RATE, VadRequest
-from deployments.replica import StageMetrics, read_audio, replica_device, replica_threads
+from deployments.replica import StageMetrics, bound_kernel_caches, read_audio, replica_device, replica_threads
 
 
 class VadConfig(BaseModel):
@@ -32,6 +32,7 @@ class Vad:
     """Serves an engine that implements :class:`deployments.engines.base.VadEngine`."""
 
     def __init__(self, model_dir: str, device: str) -> None:
+        bound_kernel_caches()
         # Imported here, so that only replicas load the model libraries, not what builds or routes.
         from deployments.engines.vad_fsmn import FsmnVadEngine
 
