@@ -20,6 +20,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 import numpy as np
 
 from deployments.engines.base import SAMPLE_RATE, Pcm, Recognition, SpeechSpan, VadBlock
+from deployments.engines.kernel_caches import bound_kernel_caches
 from deployments.engines.precision import Precision
 from serve_app.pipeline.segments import Loudness, SegmentLimits, SegmentPlanner
 from serve_app.pipeline.text import join_words
@@ -117,6 +118,7 @@ class WorkerPool:
         Raises:
             RuntimeError: a process failed.
         """
+        bound_kernel_caches()  # the processes inherit it, as the server's replicas have it
         context = multiprocessing.get_context("spawn")
         self._idle: SimpleQueue[Connection] = SimpleQueue()
         self._ends: list[Connection] = []

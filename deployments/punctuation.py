@@ -7,8 +7,9 @@ from pydantic import BaseModel, Field
 from ray import serve
 
 from deployments.batching import BatchQueue
+from deployments.engines.kernel_caches import bound_kernel_caches
 from deployments.messages import PunctuationRequest
-from deployments.replica import StageMetrics, bound_kernel_caches, replica_device, replica_threads
+from deployments.replica import StageMetrics, replica_device, replica_threads
 
 
 class PunctuationConfig(BaseModel):

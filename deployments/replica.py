@@ -1,7 +1,6 @@
 """What every model replica does the same way: its share of the machine, audio by reference, metrics."""
 
 import asyncio
-import os
 from typing import Any
 
 import numpy as np
@@ -34,18 +33,6 @@ def replica_device(device: str) -> str:
 def _assigned(resource: str) -> float:
     context: Any = ray.get_runtime_context()
     return float(context.get_assigned_resources().get(resource, 0))
-
-
-def bound_kernel_caches() -> None:
-    """Keep PyTorch from holding compiled CPU kernels for every batch size that it ever met.
-
-    oneDNN compiles a kernel for each shape and keeps 1024 of them by default, in two caches; as no two
-    batches of speech are of one length, a replica grew by 6 MB a batch, without end. With 32 its memory
-    stays flat at the same speed. Must be called before PyTorch is imported; a value that the environment
-    already holds is kept.
-    """
-    for variable in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):
-        os.environ.setdefault(variable, "32")
 
 
 async def read_audio(audio: AudioSlice) -> Pcm:

@@ -13,8 +13,9 @@ from ray import serve
 
 from deployments.batching import BatchQueue
 from deployments.engines.base import VadBlock, VadOptions, VadResult
+from deployments.engines.kernel_caches import bound_kernel_caches
 from deployments.messages import SAMPLE_RATE, VadRequest
-from deployments.replica import StageMetrics, bound_kernel_caches, read_audio, replica_device, replica_threads
+from deployments.replica import StageMetrics, read_audio, replica_device, replica_threads
 
 
 class VadConfig(BaseModel):

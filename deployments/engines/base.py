@@ -96,7 +96,7 @@ class VadEngine(Protocol):
 
 
 class AsrEngine(Protocol):
-    """Recognizes whole segments, padded together into one batch.
+    """Recognizes whole segments, all of a call in one batch.
 
     The result of a segment must not depend on what else is in the batch, beyond rounding.
     """
