@@ -12,8 +12,11 @@ from typing import Any
 from deployments.engines.base import (
     SAMPLE_RATE,
     Pcm,
+    PunctuatedBlock,
     Recognition,
     SpeechSpan,
+    StreamOptions,
+    Token,
     VadOptions,
     VadResult,
     VadState,
@@ -24,11 +27,19 @@ __all__ = [
     "SAMPLE_RATE",
     "AudioPiece",
     "AudioSlice",
+    "LiveVadRequest",
     "Pcm",
+    "PunctuatedBlock",
     "PunctuationRequest",
     "Recognition",
     "RecognitionRequest",
+    "SessionNotFound",
     "SpeechSpan",
+    "StreamOptions",
+    "StreamReply",
+    "StreamStep",
+    "StreamTokens",
+    "Token",
     "VadOptions",
     "VadRequest",
     "VadResult",
@@ -86,3 +97,56 @@ class PunctuationRequest:
     """Unpunctuated words, as in :class:`Word`, for ``Punctuation.punctuate``."""
 
     words: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class LiveVadRequest:
+    """The next audio of a live session for ``Vad.detect_live``: in the message, since it is short.
+
+    It is worked off in blocks of ``block`` samples, the last of which may be shorter, with one result for
+    each: what a session is told does not depend on how its audio was cut into requests, as long as each but
+    the last request holds whole blocks. ``state`` is the one of the last result before.
+    """
+
+    samples: Pcm
+    block: int
+    state: VadState | None
+    final: bool
+    options: VadOptions
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStep:
+    """The next audio of a stream for ``ParaformerStreaming.step``.
+
+    The replica that holds the stream is found by ``stream_id``. ``number`` counts the stream's steps from
+    0, where it begins; ``options`` count only there. A step whose number is not the next one is not taken,
+    so a step is never worked off twice. With ``final`` the stream ends and is forgotten.
+    """
+
+    stream_id: str
+    number: int
+    samples: Pcm
+    final: bool
+    options: StreamOptions
+
+
+@dataclass(frozen=True, slots=True)
+class StreamTokens:
+    """Tokens that a step completed; times are milliseconds from the first sample of the stream."""
+
+    tokens: tuple[Token, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SessionNotFound:
+    """The replica does not hold this stream at this step: it was replaced, expired, or is another one.
+
+    The holder of the audio begins a new stream with what it kept.
+    """
+
+    stream_id: str
+    reason: str
+
+
+StreamReply = StreamTokens | SessionNotFound

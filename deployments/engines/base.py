@@ -112,3 +112,49 @@ class PunctuationEngine(Protocol):
     """
 
     def punctuate(self, texts: Sequence[Sequence[str]]) -> list[list[str]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class StreamOptions:
+    """How a stream is cut and how far the model looks back; fixed at its begin.
+
+    ``chunk_size`` is FunASR's left, center and right chunk in frames of 60 ms; the look-backs count chunks.
+    """
+
+    chunk_size: tuple[int, int, int] = (0, 10, 5)
+    encoder_chunk_look_back: int = 4
+    decoder_chunk_look_back: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One token of a model's vocabulary, which may be a piece of a word, such as ``hel@@``.
+
+    ``begin_ms`` and ``end_ms`` are milliseconds from the first sample of the stream; ``log_prob`` is the
+    natural logarithm of the model's probability.
+    """
+
+    text: str
+    begin_ms: int
+    end_ms: int
+    log_prob: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class PunctuationBlock:
+    """The next words of a live text; ``context`` is what the block before it returned."""
+
+    words: tuple[str, ...]
+    context: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PunctuatedBlock:
+    """The full-width mark after each word (``""`` for none), and the words to give with the next block.
+
+    ``context_mark`` is the mark that now follows the last word of the given context.
+    """
+
+    marks: tuple[str, ...]
+    context_mark: str
+    context: tuple[str, ...]

@@ -7,7 +7,18 @@ put engines behind it without Ray.
 from collections.abc import Sequence
 from typing import Protocol
 
-from deployments.messages import AudioPiece, AudioSlice, Pcm, Recognition, VadOptions, VadResult, VadState
+from deployments.messages import (
+    AudioPiece,
+    AudioSlice,
+    Pcm,
+    PunctuatedBlock,
+    Recognition,
+    StreamStep,
+    Token,
+    VadOptions,
+    VadResult,
+    VadState,
+)
 
 
 class Graph(Protocol):
@@ -32,4 +43,37 @@ class Graph(Protocol):
 
     async def punctuate(self, words: Sequence[str]) -> list[str]:
         """The full-width mark after each word, ``""`` where there is none."""
+        ...
+
+
+class StreamLost(Exception):
+    """The streaming model no longer holds a stream; begin a new one with the audio that was kept."""
+
+
+class LiveGraph(Graph, Protocol):
+    """What live sessions need besides."""
+
+    async def detect_live(
+        self, samples: Pcm, block: int, state: VadState | None, final: bool, options: VadOptions
+    ) -> list[VadResult]:
+        """Find speech in the next audio of a session, in blocks of ``block`` samples: a result for each.
+
+        Pure, as all of :class:`Graph`. No samples and ``final`` give one result.
+        """
+        ...
+
+    async def stream(self, step: StreamStep) -> tuple[Token, ...]:
+        """Recognize the next audio of a stream; not pure, and repeated by nobody but its caller.
+
+        Raises:
+            StreamLost: the stream is gone, or the replica died and it is not known how far it came.
+        """
+        ...
+
+    async def drop_stream(self, stream_id: str) -> None:
+        """Forget a stream that will not be ended by a final step. Never raises."""
+        ...
+
+    async def punctuate_live(self, words: Sequence[str], context: Sequence[str]) -> PunctuatedBlock:
+        """Marks for words that follow ``context``, the session's words before them."""
         ...

@@ -1,0 +1,100 @@
+"""What a live session tells its protocol: typed events, in the order in which they may be sent.
+
+All times are seconds from the first sample of the session. Sentences are numbered from 0; each one begins
+with :class:`SpeechStarted` and ends with :class:`SentenceFinal`, and no event of a sentence comes before
+the final of the one before it.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from serve_app.pipeline.types import TimedWord
+
+Cause = Literal["silence", "cut", "end"]
+"""Why a sentence ended: a pause, speech that went on too long, or the end of the session's audio."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechStarted:
+    """Somebody began to speak at ``begin``."""
+
+    index: int
+    begin: float
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """What has been heard of a sentence that still goes on.
+
+    ``text`` is the whole text so far; its first ``stable`` characters stay as they are in later partials
+    of this sentence (the final may differ in all of it). ``end`` is the end of the last word.
+    """
+
+    index: int
+    text: str
+    stable: int
+    begin: float
+    end: float
+    words: tuple[TimedWord, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SentenceFinal:
+    """A finished sentence. ``text`` is empty, and ``words`` are none, where nothing could be recognized."""
+
+    index: int
+    text: str
+    begin: float
+    end: float
+    words: tuple[TimedWord, ...]
+    cause: Cause
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """All audio has been worked off; ``duration`` is how much there was. No event follows."""
+
+    duration: float
+
+
+LiveEvent = SpeechStarted | Partial | SentenceFinal | Finished
+
+
+@dataclass(frozen=True, slots=True)
+class LiveOptions:
+    """How one session listens. Fixed at its begin."""
+
+    two_pass: bool = True
+    """Finals by the offline model; without it, by what the streaming model heard."""
+
+    partials: bool = True
+    """Whether to run the streaming model while somebody speaks. Always on without ``two_pass``."""
+
+    punctuate: bool = True
+    """Whether finals carry punctuation marks."""
+
+    chunk_size: tuple[int, int, int] = (0, 10, 5)
+    """FunASR's left, center and right chunk, in frames of 60 ms: what the streaming model takes at a time."""
+
+    encoder_chunk_look_back: int = 4
+    decoder_chunk_look_back: int = 1
+
+    max_sentence_silence_ms: int = 800
+    """A pause of this length ends a sentence. Milliseconds."""
+
+    max_sentence_ms: int = 60_000
+    """Speech without a pause is cut, at its quietest place, before it gets this long. Milliseconds."""
+
+    near_field: "NearField | None" = field(default=None)
+    """Drops what is too quiet to come from the speaker at the microphone; ``None`` keeps everything."""
+
+
+@dataclass(frozen=True, slots=True)
+class NearField:
+    """``threshold`` is the RMS level, as a share of full scale, below which audio counts as far away.
+
+    Inside a sentence ``inside`` times the threshold is enough, so that quiet syllables are not cut out.
+    """
+
+    threshold: float = 0.01
+    inside: float = 0.6
