@@ -1,7 +1,7 @@
 """Writes full-size checkpoints with random weights, for measuring speed: ``python -m benchmarks.full_size``.
 
-The shapes are those of the published models (iic/speech_paraformer-large_asr_nat-zh-cn-16k-common-vocab8404
-and iic/punc_ct-transformer_zh-cn-common-vocab272727; the starter fsmn-vad has its original's shape already
+The shapes are those of the published models (iic/speech_paraformer-large_asr_nat-zh-cn-16k-common-vocab8404,
+the same with -online, and iic/punc_ct-transformer_zh-cn-common-vocab272727; the starter fsmn-vad has its original's shape already
 and is copied, because random weights find no speech). They transcribe nothing; speed depends on shapes.
 Biases are set so that as much happens as with learnt weights: about four tokens a second, a mark every
 dozen words.
@@ -88,6 +88,24 @@ PARAFORMER: dict[str, Any] = {
     },
     "tokenizer": "CharTokenizer",
     "tokenizer_conf": {"unk_symbol": "<unk>", "split_with_space": True},
+}
+
+PARAFORMER_STREAMING: dict[str, Any] = {
+    **PARAFORMER,
+    "model": "ParaformerStreaming",
+    "encoder": "SANMEncoderChunkOpt",
+    "encoder_conf": {
+        **PARAFORMER["encoder_conf"],
+        "input_layer": "pe_online",
+        "chunk_size": [12, 15],
+        "stride": [8, 10],
+        "pad_left": [0, 0],
+        "encoder_att_look_back_factor": [4, 4],
+        "decoder_att_look_back_factor": [1, 1],
+    },
+    "decoder_conf": {**PARAFORMER["decoder_conf"], "sanm_shfit": 5},
+    "predictor_conf": {**PARAFORMER["predictor_conf"], "l_order": 0},
+    "frontend": "WavFrontendOnline",
 }
 
 PUNCTUATION: dict[str, Any] = {
@@ -189,13 +207,19 @@ def write_checkpoint(
 
 
 def write_all(out: Path, starter_vad: Path = _STARTER_VAD) -> dict[str, int]:
-    """Write ``paraformer``, ``ct-punc`` and ``fsmn-vad`` below ``out``; their sizes in parameters, by name.
+    """Write ``paraformer``, ``paraformer-streaming``, ``ct-punc`` and ``fsmn-vad`` below ``out``.
+
+    Returns their sizes in parameters, by name.
 
     Raises:
         FileNotFoundError: there is no starter fsmn-vad to copy.
     """
+    tokens = vocabulary(8404)
     sizes = {
-        "paraformer": write_checkpoint(out / "paraformer", PARAFORMER, vocabulary(8404), _bias_paraformer),
+        "paraformer": write_checkpoint(out / "paraformer", PARAFORMER, tokens, _bias_paraformer),
+        "paraformer-streaming": write_checkpoint(
+            out / "paraformer-streaming", PARAFORMER_STREAMING, tokens, _bias_paraformer
+        ),
         "ct-punc": write_checkpoint(out / "ct-punc", PUNCTUATION, vocabulary(272_727), _bias_punctuation),
     }
     shutil.copytree(starter_vad, out / "fsmn-vad", dirs_exist_ok=True)
@@ -205,7 +229,7 @@ def write_all(out: Path, starter_vad: Path = _STARTER_VAD) -> dict[str, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--out", type=Path, default=Path("build/full-size"), help="where to write (1 GB)")
+    parser.add_argument("--out", type=Path, default=Path("build/full-size"), help="where to write (1.5 GB)")
     out: Path = parser.parse_args().out
     for name, size in write_all(out).items():
         print(f"{out / name}: {size / 1e6:.1f} M parameters")

@@ -27,6 +27,7 @@ __all__ = [
     "SAMPLE_RATE",
     "AudioPiece",
     "AudioSlice",
+    "LivePunctuationRequest",
     "LiveVadRequest",
     "Pcm",
     "PunctuatedBlock",
@@ -39,6 +40,7 @@ __all__ = [
     "StreamReply",
     "StreamStep",
     "StreamTokens",
+    "StreamsFull",
     "Token",
     "VadOptions",
     "VadRequest",
@@ -100,12 +102,22 @@ class PunctuationRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class LivePunctuationRequest:
+    """The next unpunctuated words of a live session, and those before them, for
+    ``Punctuation.punctuate_live``."""
+
+    words: Sequence[str]
+    context: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
 class LiveVadRequest:
     """The next audio of a live session for ``Vad.detect_live``: in the message, since it is short.
 
     It is worked off in blocks of ``block`` samples, the last of which may be shorter, with one result for
     each: what a session is told does not depend on how its audio was cut into requests, as long as each but
-    the last request holds whole blocks. ``state`` is the one of the last result before.
+    the last request holds whole blocks. ``state`` is the one of the last result before; only that one has
+    a state.
     """
 
     samples: Pcm
@@ -149,4 +161,12 @@ class SessionNotFound:
     reason: str
 
 
-StreamReply = StreamTokens | SessionNotFound
+@dataclass(frozen=True, slots=True)
+class StreamsFull:
+    """The replica holds as many streams as it may; no new one can begin there for now."""
+
+    stream_id: str
+    limit: int
+
+
+StreamReply = StreamTokens | SessionNotFound | StreamsFull

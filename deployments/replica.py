@@ -15,12 +15,12 @@ _ITEMS: list[float] = [1, 2, 4, 8, 16, 32, 64]
 _RTF = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1]
 
 
-def replica_threads() -> int:
-    """Threads that model code may use: the CPUs that Ray gave this replica, at least one.
+def replica_threads(chosen: int = 0) -> int:
+    """Threads that model code may use: ``chosen``, or else the CPUs that Ray gave this replica, at least one.
 
     Taken from Ray and not from the machine, since oversubscribed threads halve the throughput of a CPU.
     """
-    return max(1, int(_assigned("CPU")))
+    return chosen or max(1, int(_assigned("CPU")))
 
 
 def replica_device(device: str) -> str:

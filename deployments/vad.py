@@ -1,9 +1,11 @@
-"""The ``Vad`` deployment: voice-activity detection, batched across recordings.
+"""The ``Vad`` deployment: voice-activity detection, batched across recordings and live sessions.
 
 It keeps no state: what detection remembers of a recording travels with each request, so that any replica
 can take the next block, also after another one died.
 """
 
+import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from ray import serve
 from deployments.batching import BatchQueue
 from deployments.engines.base import VadBlock, VadOptions, VadResult
 from deployments.engines.kernel_caches import bound_kernel_caches
-from deployments.messages import SAMPLE_RATE, VadRequest
+from deployments.messages import SAMPLE_RATE, LiveVadRequest, VadRequest
 from deployments.replica import StageMetrics, read_audio, replica_device, replica_threads
 
 
@@ -24,11 +26,14 @@ class VadConfig(BaseModel):
     max_batch_blocks: int = Field(8, ge=1)
     """Blocks, each of another recording, in one batch."""
 
+    max_live_batch_blocks: int = Field(64, ge=1)
+    """Blocks, each of another live session, in one batch."""
+
     batch_wait_seconds: float = Field(0.0, ge=0)
     """How long an incomplete batch waits for more."""
 
 
-@serve.deployment(name="Vad", max_ongoing_requests=64)
+@serve.deployment(name="Vad", max_ongoing_requests=256)
 class Vad:
     """Serves an engine that implements :class:`deployments.engines.base.VadEngine`."""
 
@@ -39,12 +44,16 @@ class Vad:
 
         engine = FsmnVadEngine(Path(model_dir), threads=replica_threads(), device=replica_device(device))
         engine.detect([VadBlock(np.zeros(SAMPLE_RATE, np.int16), None, True, VadOptions())])
-        self._queue = BatchQueue(engine.detect, VadConfig().max_batch_blocks, report=StageMetrics().batch)
+        config, metrics = VadConfig(), StageMetrics()
+        self._queue = BatchQueue(engine.detect, config.max_batch_blocks, report=metrics.batch)
+        # On a thread of their own: blocks of files are long, and a person who speaks does not wait for them.
+        self._live = BatchQueue(engine.detect, config.max_live_batch_blocks, report=metrics.batch)
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         config = VadConfig(**user_config)
         self._queue.budget = config.max_batch_blocks
-        self._queue.wait_seconds = config.batch_wait_seconds
+        self._live.budget = config.max_live_batch_blocks
+        self._queue.wait_seconds = self._live.wait_seconds = config.batch_wait_seconds
 
     async def detect(self, request: VadRequest) -> VadResult:
         """Find the speech in the next block of a recording."""
@@ -52,5 +61,19 @@ class Vad:
         block = VadBlock(samples, request.state, request.final, request.options)
         return await self._queue.submit(block, audio_seconds=request.audio.seconds)
 
+    async def detect_live(self, request: LiveVadRequest) -> list[VadResult]:
+        """Find the speech in the next audio of a live session, block by block; at least one result."""
+        results: list[VadResult] = []
+        state = request.state
+        begins = range(0, max(1, len(request.samples)), request.block)
+        # Each block queues by itself, so that a session that sends much at once shares its batches.
+        for begin in begins:
+            samples = request.samples[begin : begin + request.block]
+            block = VadBlock(samples, state, request.final and begin == begins[-1], request.options)
+            result = await self._live.submit(block, audio_seconds=len(samples) / SAMPLE_RATE)
+            results.append(replace(result, state=None))
+            state = result.state
+        return [*results[:-1], replace(results[-1], state=state)]
+
     async def check_health(self) -> None:
-        await self._queue.check()
+        await asyncio.gather(self._queue.check(), self._live.check())

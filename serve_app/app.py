@@ -6,6 +6,7 @@ from ray.serve import Application
 
 from deployments.model_store import find_model
 from deployments.paraformer import Paraformer
+from deployments.paraformer_streaming import ParaformerStreaming
 from deployments.punctuation import Punctuation
 from deployments.vad import Vad
 from serve_app.ingress import Ingress
@@ -35,5 +36,17 @@ def build(args: dict[str, Any]) -> Application:
 
     vad = node(Vad, model(settings.vad_model), settings.device)
     paraformer = node(Paraformer, model(settings.paraformer_model), settings.device, settings.precision)
-    punctuation = node(Punctuation, model(settings.punctuation_model), settings.device)
-    return node(Ingress, settings, vad, paraformer, punctuation)
+    streaming = node(
+        ParaformerStreaming,
+        model(settings.paraformer_streaming_model),
+        settings.device,
+        settings.precision,
+        settings.paraformer_streaming_threads,
+    )
+    punctuation = node(
+        Punctuation,
+        model(settings.punctuation_model),
+        model(settings.punctuation_realtime_model),
+        settings.device,
+    )
+    return node(Ingress, settings, vad, paraformer, punctuation, streaming)

@@ -1,41 +1,59 @@
 """The graph over Serve handles: references to audio, bounded retries, errors of our own tree."""
 
 import asyncio
+import contextvars
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import NodeDiedError, RayActorError, RaySystemError, WorkerCrashedError
-from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
+from ray.exceptions import NodeDiedError, RayActorError, RayError, RaySystemError, WorkerCrashedError
+from ray.serve.exceptions import (
+    BackPressureError,
+    DeploymentUnavailableError,
+    RayServeException,
+    ReplicaUnavailableError,
+)
 from ray.serve.handle import DeploymentHandle
 
 from deployments.messages import (
     AudioPiece,
     AudioSlice,
+    LivePunctuationRequest,
+    LiveVadRequest,
     Pcm,
+    PunctuatedBlock,
     PunctuationRequest,
     Recognition,
     RecognitionRequest,
+    SessionNotFound,
+    StreamReply,
+    StreamsFull,
+    StreamStep,
+    Token,
     VadOptions,
     VadRequest,
     VadResult,
     VadState,
 )
 from serve_app.errors import Overloaded, UpstreamLost
+from serve_app.pipeline.graph import StreamLost
 
 logger = logging.getLogger("ray.serve")
 
 _LOST = (RayActorError, WorkerCrashedError, NodeDiedError, RaySystemError, ReplicaUnavailableError)
 _ATTEMPTS = 5
 _FIRST_PAUSE = 0.2
+_DROP_SECONDS = 30
+_BUSY = "The server is busy; please send the request again later."
+_RETRY_AFTER_SECONDS = 5
 
 
 class ServeGraph:
-    """Implements :class:`serve_app.pipeline.graph.Graph`.
+    """Implements :class:`serve_app.pipeline.graph.LiveGraph`.
 
-    Inference is pure, so a call whose replica died is simply made again, on another replica or on the
-    one that Serve starts in its place: a bounded number of times, with growing pauses.
+    All inference but that of streams is pure, so a call whose replica died is simply made again, on another
+    replica or on the one that Serve starts in its place: a bounded number of times, with growing pauses.
     """
 
     def __init__(
@@ -43,10 +61,14 @@ class ServeGraph:
         vad: DeploymentHandle[Any],
         paraformer: DeploymentHandle[Any],
         punctuation: DeploymentHandle[Any],
+        streaming: DeploymentHandle[Any],
     ) -> None:
+        """``streaming`` is the handle of ``ParaformerStreaming``."""
         self._vad = vad
         self._paraformer = paraformer
         self._punctuation = punctuation
+        self._streaming = streaming
+        self._drops: set[asyncio.Task[None]] = set()
 
     async def store(self, samples: Pcm) -> AudioPiece:
         ref = await asyncio.to_thread(ray.put, samples)
@@ -73,6 +95,59 @@ class ServeGraph:
         )
         return result
 
+    async def detect_live(
+        self, samples: Pcm, block: int, state: VadState | None, final: bool, options: VadOptions
+    ) -> list[VadResult]:
+        request = LiveVadRequest(samples, block, state, final, options)
+        result: list[VadResult] = await self._call("Vad", lambda: self._vad.detect_live.remote(request))
+        return result
+
+    async def punctuate_live(self, words: Sequence[str], context: Sequence[str]) -> PunctuatedBlock:
+        request = LivePunctuationRequest(words, context)
+        result: PunctuatedBlock = await self._call(
+            "Punctuation", lambda: self._punctuation.punctuate_live.remote(request)
+        )
+        return result
+
+    async def stream(self, step: StreamStep) -> tuple[Token, ...]:
+        try:
+            reply: StreamReply = await self._to_stream("step", step.stream_id, step)
+        except _LOST as error:
+            raise StreamLost(f"replica lost ({type(error).__name__})") from error
+        except BackPressureError as error:
+            raise Overloaded(_BUSY, _RETRY_AFTER_SECONDS) from error
+        except DeploymentUnavailableError as error:
+            raise UpstreamLost(_unavailable("ParaformerStreaming")) from error
+        if isinstance(reply, SessionNotFound):
+            raise StreamLost(reply.reason)
+        if isinstance(reply, StreamsFull):
+            raise Overloaded(_BUSY, _RETRY_AFTER_SECONDS)
+        return reply.tokens
+
+    async def drop_stream(self, stream_id: str) -> None:
+        drop = asyncio.create_task(self._drop(stream_id))
+        self._drops.add(drop)
+        drop.add_done_callback(self._drops.discard)
+
+    async def _drop(self, stream_id: str) -> None:
+        try:
+            async with asyncio.timeout(_DROP_SECONDS):
+                await self._to_stream("drop", stream_id, stream_id)
+        except (RayError, RayServeException, TimeoutError) as error:
+            # It expires by itself.
+            logger.debug("stream %s could not be dropped: %r", stream_id, error)
+
+    def _to_stream(self, method: str, stream_id: str, argument: Any) -> Any:
+        """Send to the replica that holds a stream; to be awaited.
+
+        In a context of its own: there, Serve gives the call an id of its own. Else all calls that one
+        client's request makes share its id, by which the consistent-hash router tells calls apart that wait
+        for a replica: of two at the same time, one would get the replica of the other, or wait for ever
+        (seen in Ray 2.60).
+        """
+        handle = self._streaming.options(method_name=method, session_id=stream_id)
+        return contextvars.Context().run(handle.remote, argument)
+
     async def _call(self, name: str, send: Callable[[], Any]) -> Any:
         pause = _FIRST_PAUSE
         for attempt in range(1, _ATTEMPTS + 1):
@@ -81,9 +156,13 @@ class ServeGraph:
             except _LOST as error:
                 logger.warning("%s: replica lost (%s), attempt %d", name, type(error).__name__, attempt)
             except BackPressureError as error:
-                raise Overloaded("The server is busy; please send the request again later.", 5) from error
+                raise Overloaded(_BUSY, _RETRY_AFTER_SECONDS) from error
             except DeploymentUnavailableError as error:
-                raise UpstreamLost(f"The {name} model is not available; see the server's log.") from error
+                raise UpstreamLost(_unavailable(name)) from error
             await asyncio.sleep(pause)
             pause *= 2
         raise UpstreamLost(f"The {name} model was lost {_ATTEMPTS} times while it worked on this request.")
+
+
+def _unavailable(name: str) -> str:
+    return f"The {name} model is not available; see the server's log."

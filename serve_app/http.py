@@ -1,4 +1,4 @@
-"""The FastAPI application: one router per protocol over one transcriber."""
+"""The FastAPI application: one router per protocol over one transcriber and one live service."""
 
 import uuid
 from collections.abc import Awaitable, Callable
@@ -10,11 +10,14 @@ from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_app.api.auth import Authenticator
+from serve_app.api.funasr.router import funasr_router
 from serve_app.api.openai.errors import add_error_handlers
 from serve_app.api.openai.router import openai_router
-from serve_app.pipeline.graph import Graph
+from serve_app.live import LiveMetrics, LiveService
+from serve_app.pipeline.graph import LiveGraph
 from serve_app.settings import Settings
 from serve_app.transcriber import Transcriber
+from serve_app.web.router import page_router
 
 Readiness = Callable[[], Awaitable[dict[str, str]]]
 """State of each deployment by name; :data:`READY` where it can take requests."""
@@ -22,7 +25,9 @@ Readiness = Callable[[], Awaitable[dict[str, str]]]
 READY = "READY"
 
 
-def create_app(settings: Settings, graph: Graph, readiness: Readiness) -> FastAPI:
+def create_app(
+    settings: Settings, graph: LiveGraph, readiness: Readiness, metrics: LiveMetrics | None = None
+) -> FastAPI:
     """Build the HTTP side. Knows nothing of Ray: tests give it a graph of their own."""
     app = FastAPI(
         title="asr-serve",
@@ -33,12 +38,16 @@ def create_app(settings: Settings, graph: Graph, readiness: Readiness) -> FastAP
     app.add_middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"])
     app.add_middleware(RequestId)
     transcriber = Transcriber(graph, settings)
-    app.include_router(openai_router(settings, transcriber, Authenticator(settings.api_key)))
+    live = LiveService(graph, settings, metrics)
+    authenticator = Authenticator(settings.api_key)
+    app.include_router(openai_router(settings, transcriber, authenticator))
+    app.include_router(funasr_router(settings, transcriber, live, authenticator))
+    app.include_router(page_router())
 
     @app.get("/healthz", tags=["health"])
-    async def healthz() -> dict[str, str]:
-        """Answers as long as this process does."""
-        return {"status": "ok"}
+    async def healthz() -> dict[str, str | int]:
+        """Answers as long as this process does, with the live sessions that it holds."""
+        return {"status": "ok", "live_sessions": live.active}
 
     @app.get("/readyz", tags=["health"])
     async def readyz() -> JSONResponse:

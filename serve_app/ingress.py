@@ -6,16 +6,21 @@ from typing import Any
 from ray import serve
 from ray.serve._private.common import ReplicaState
 from ray.serve.handle import DeploymentHandle
+from ray.serve.metrics import Gauge, Histogram
 
 from serve_app.handles import ServeGraph
 from serve_app.http import READY, create_app
 from serve_app.settings import Settings
 
+_LATENCIES = [0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10, 30]
+
 
 @serve.deployment(
     name="Ingress",
-    # A long upload is one ongoing request for all its life, and refusals need room beside the files.
-    max_ongoing_requests=400,
+    # A long upload, or a live connection, is one ongoing request for all its life, and refusals need room
+    # beside them: this is above max_concurrent_files and max_live_sessions together.
+    max_ongoing_requests=600,
+    # What a live session, or a long file, has to come to its end when this replica is replaced.
     graceful_shutdown_timeout_s=600,
 )
 @serve.ingress()
@@ -28,13 +33,14 @@ class Ingress:
         vad: DeploymentHandle[Any],
         paraformer: DeploymentHandle[Any],
         punctuation: DeploymentHandle[Any],
+        streaming: DeploymentHandle[Any],
     ) -> None:
         self._settings = settings
-        self._graph = ServeGraph(vad, paraformer, punctuation)
+        self._graph = ServeGraph(vad, paraformer, punctuation, streaming)
         self._application = serve.get_replica_context().app_name
 
     def __serve_build_asgi_app__(self) -> Any:
-        return create_app(self._settings, self._graph, self._deployment_states)
+        return create_app(self._settings, self._graph, self._deployment_states, _ServeLiveMetrics())
 
     async def _deployment_states(self) -> dict[str, str]:
         """``READY`` where a replica runs, also while others start or stop; else Serve's own word."""
@@ -44,3 +50,29 @@ class Ingress:
             name: READY if deployment.replica_states.get(ReplicaState.RUNNING) else deployment.status.value
             for name, deployment in deployments.items()
         }
+
+
+class _ServeLiveMetrics:
+    """Implements :class:`serve_app.live.LiveMetrics`. Serve adds deployment, replica and application."""
+
+    def __init__(self) -> None:
+        self._sessions = Gauge("asr_live_sessions", "Live sessions that are open.")
+        self._first_partial = Histogram(
+            "asr_live_first_partial_seconds",
+            "From a session's first audio to its first partial text.",
+            _LATENCIES,
+        )
+        self._final_after_end = Histogram(
+            "asr_live_final_after_end_seconds",
+            "From the end of a session's audio to its last event.",
+            _LATENCIES,
+        )
+
+    def sessions(self, count: int) -> None:
+        self._sessions.set(count)
+
+    def first_partial(self, seconds: float) -> None:
+        self._first_partial.observe(seconds)
+
+    def final_after_end(self, seconds: float) -> None:
+        self._final_after_end.observe(seconds)

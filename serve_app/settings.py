@@ -52,8 +52,17 @@ class Settings(BaseSettings):
     paraformer_model: str = "models/starter/paraformer"
     """The offline recognition model (Paraformer): a directory or a ModelScope id."""
 
+    paraformer_streaming_model: str = "models/starter/paraformer-streaming"
+    """The live recognition model (streaming Paraformer): a directory or a ModelScope id."""
+
+    paraformer_streaming_threads: int = Field(0, ge=0)
+    """Threads of a ParaformerStreaming replica on a CPU; 0: as many as its ``num_cpus``, at least one."""
+
     punctuation_model: str = "models/starter/ct-punc"
     """The punctuation model (CT-Transformer): a directory or a ModelScope id."""
+
+    punctuation_realtime_model: str = "models/starter/ct-punc-realtime"
+    """The punctuation model for live text (streaming CT-Transformer): a directory or a ModelScope id."""
 
     modelscope_path: Path = Path("~/.cache/modelscope/hub/models")
     """Root of ModelScope's cache, where models given by id are looked up."""
@@ -87,6 +96,24 @@ class Settings(BaseSettings):
 
     segments_in_flight: int = Field(32, ge=1)
     """Segments of one file that may wait for recognition at once; bounds memory."""
+
+    max_live_sessions: int = Field(256, ge=1)
+    """Live sessions that one ingress replica holds at once; further ones are refused."""
+
+    live_end_silence_ms: int = Field(800, ge=100, le=6000)
+    """Pause that ends a sentence of live speech, in milliseconds, unless the client asks for another."""
+
+    live_max_sentence_sec: float = Field(60, ge=5, le=60)
+    """Live speech without a pause is cut, at its quietest place, before it gets this long, in seconds."""
+
+    live_idle_timeout_sec: float = Field(300, gt=0)
+    """A live connection over which nothing came for this long is closed, in seconds."""
+
+    asr_enable_nearfield_filter: bool = True
+    """Whether live sessions drop what is too quiet to come from the speaker at the microphone."""
+
+    asr_nearfield_rms_threshold: float = Field(0.01, ge=0, le=1)
+    """Level below which audio counts as far away: root mean square, as a share of full scale."""
 
     @classmethod
     def settings_customise_sources(

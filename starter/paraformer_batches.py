@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,10 +96,18 @@ def statistics(cache: Cache, clips: int = 2000) -> tuple[NDArray[np.float32], ND
     return np.tile(mean, 7).astype(np.float32), np.tile(deviation, 7).astype(np.float32)
 
 
+Variation = Callable[
+    [NDArray[np.float32], NDArray[np.float32], np.random.Generator],
+    tuple[NDArray[np.float32], NDArray[np.float32]],
+]
+"""Changes a clip: filter banks [frames, 80] and character times [n, 2] in seconds."""
+
+
 class Batcher:
     """Endless batches for one of several training processes, all of which see the same plan.
 
     frames: encoder frames in a batch, padding included. rank, processes: which batches of the plan are ours.
+    vary: applied to every clip before the usual variations.
     """
 
     def __init__(
@@ -112,8 +120,10 @@ class Batcher:
         frames: int,
         rank: int,
         processes: int,
+        vary: Variation | None = None,
     ) -> None:
         self._cache = cache
+        self._vary = vary
         self._mean, self._scale = mean, np.float32(1) / deviation
         self._seed, self._frames = seed, frames
         self._rank, self._processes = rank, processes
@@ -179,10 +189,12 @@ class Batcher:
             ids.append(cache.ids[span].astype(np.int64))
             times.append(cache.times[span] + np.float32(start / _FILTER_FRAMES_PER_SECOND))
             start += len(piece)
-        features = _mask(_equalize(_warp(np.concatenate(pieces), rng), rng), self._mean[:80], rng)
+        whole, seconds = np.concatenate(pieces), np.concatenate(times)
+        if self._vary is not None:
+            whole, seconds = self._vary(whole, seconds, rng)
+        features = _mask(_equalize(_warp(whole, rng), rng), self._mean[:80], rng)
         stacked = (stack_frames(features) - self._mean) * self._scale
-        frames = (np.concatenate(times) / FRAME_SECONDS).astype(np.float32)
-        return stacked, np.concatenate(ids), frames
+        return stacked, np.concatenate(ids), (seconds / FRAME_SECONDS).astype(np.float32)
 
     def _collate(
         self, items: list[tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]]

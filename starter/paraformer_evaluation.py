@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from starter.registry import Row
 from starter.voices import SEEN_VOICES, UNSEEN_VOICES
 
 _NOISE_CLIPS = 40
-_CONDITIONS: dict[Kind, tuple[str, str]] = {
+CONDITIONS: dict[Kind, tuple[str, str]] = {
     "clean": ("clean", ""),
     "light": ("light noise", ""),
     "noise10": ("noise at 10 dB", "<= 15"),
@@ -29,6 +30,10 @@ _CONDITIONS: dict[Kind, tuple[str, str]] = {
     "mp3": ("MP3 32 kbit/s", "<= 15"),
 }
 """Degradation -> its label, and its own target where it has one."""
+
+
+class Transcriber(Protocol):
+    def text(self, samples: NDArray[np.float32]) -> str: ...
 
 
 class Recognizer:
@@ -67,14 +72,22 @@ class Recognizer:
         return np.array(times, np.float64).reshape(-1, 2) / 1000
 
 
+Times = Callable[[NDArray[np.float32], str], NDArray[np.float64]]
+"""(begin, end) in seconds of every character of a text in samples, float64 [n, 2]."""
+
+
 @dataclass
-class _Tally:
-    """What was counted over a test set; time errors in seconds."""
+class Tally:
+    """What was counted over a test set; time errors in seconds.
+
+    invented_first: clips whose text begins with characters that no one spoke.
+    """
 
     characters: int = 0
     errors: int = 0
     clips: int = 0
     exact: int = 0
+    invented_first: int = 0
     begins: list[float] = field(default_factory=list)
     ends: list[float] = field(default_factory=list)
 
@@ -95,8 +108,9 @@ class _Tally:
         ]
 
 
-def _tally(recognizer: Recognizer, clips: list[Clip], name: str, timed: bool = False) -> _Tally:
-    tally = _Tally()
+def count_errors(recognizer: Transcriber, clips: list[Clip], name: str, times: Times | None = None) -> Tally:
+    """Over all clips; errors of the character times, too, if there is a function that gives `times`."""
+    tally = Tally()
     for clip in track(clips, name, transient=True):
         text = recognizer.text(clip.samples)
         errors, kept = align(clip.text, text)
@@ -104,14 +118,15 @@ def _tally(recognizer: Recognizer, clips: list[Clip], name: str, timed: bool = F
         tally.errors += errors
         tally.clips += 1
         tally.exact += text == clip.text
-        if timed:
-            times = recognizer.times(clip.samples, text)
-            tally.begins += [abs(times[there][0] - clip.times[here][0]) for here, there in kept]
-            tally.ends += [abs(times[there][1] - clip.times[here][1]) for here, there in kept]
+        tally.invented_first += bool(kept) and kept[0][1] > kept[0][0]
+        if times is not None:
+            found = times(clip.samples, text)
+            tally.begins += [abs(found[there][0] - clip.times[here][0]) for here, there in kept]
+            tally.ends += [abs(found[there][1] - clip.times[here][1]) for here, there in kept]
     return tally
 
 
-def _invented(recognizer: Recognizer, seed: int) -> list[Row]:
+def invented(recognizer: Transcriber, seed: int) -> list[Row]:
     """Of every kind of sound without speech, how many clips of 0.2 to 12 s get a text."""
     rows = []
     for kind in KINDS:
@@ -128,16 +143,17 @@ def _sentences(recognizer: Recognizer, sets: TestSets, count: int, seed: int) ->
     rows = []
     for voices, which, target in ((SEEN_VOICES, "seen", "<= 4"), (UNSEEN_VOICES, "unseen", "<= 10")):
         plain = sets.sentences(count, voices)
-        for kind, (label, own_target) in _CONDITIONS.items():
+        for kind, (label, own_target) in CONDITIONS.items():
             name = f"{which} voices, {label}"
             timed = kind == "light"
-            tally = _tally(recognizer, degraded(plain, kind, seed), name, timed)
+            times = recognizer.times if timed else None
+            tally = count_errors(recognizer, degraded(plain, kind, seed), name, times)
             rows.append(Row(name, "CER", tally.cer, "%", own_target or target))
             if timed:
                 rows += tally.time_rows(name)
-    commands = _tally(recognizer, sets.commands(SEEN_VOICES), "commands")
+    commands = count_errors(recognizer, sets.commands(SEEN_VOICES), "commands")
     rows.append(Row("one- and two-character commands (trained on)", "CER", commands.cer, "%"))
-    short = _tally(recognizer, sets.sentences(60, SEEN_VOICES, longest=5), "short sentences")
+    short = count_errors(recognizer, sets.sentences(60, SEEN_VOICES, longest=5), "short sentences")
     rows.append(Row("seen voices, held-out sentences of 3 to 5 characters", "CER", short.cer, "%"))
     return rows
 
@@ -147,7 +163,7 @@ def _talks(recognizer: Recognizer, sets: TestSets, seed: int) -> list[Row]:
     for seconds, count, target in ((10, 24, ""), (20, 24, "<= 5"), (60, 8, "")):
         name = f"seen voices, talks of {seconds} s, light noise"
         clips = degraded(sets.talks(count, seconds, SEEN_VOICES), "light", seed)
-        tally = _tally(recognizer, clips, name, timed=seconds == 20)
+        tally = count_errors(recognizer, clips, name, recognizer.times if seconds == 20 else None)
         rows.append(Row(name, "CER", tally.cer, "%", target))
         rows += tally.time_rows(name)
     return rows
@@ -158,4 +174,4 @@ def measure(model_dir: Path, clips_per_set: int = 200, seed: int = 2026) -> list
     recognizer = Recognizer(model_dir)
     sets = TestSets("test", seed)
     rows = _sentences(recognizer, sets, clips_per_set, seed)
-    return rows + _talks(recognizer, sets, seed) + _invented(recognizer, seed)
+    return rows + _talks(recognizer, sets, seed) + invented(recognizer, seed)

@@ -46,6 +46,11 @@ class Losses:
     timing: float
 
 
+def total_of(attention: torch.Tensor, frame: torch.Tensor, timing: torch.Tensor) -> Losses:
+    total = attention + _FRAME_WEIGHT * frame + timing
+    return Losses(total, float(attention.detach()), float(frame.detach()), float(timing.detach()))
+
+
 def raw_alphas(model: Paraformer, encoded: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """CifPredictorV2's weights before any scaling, [batch, frames]; mask: [batch, frames], 1 inside the
     clip.
@@ -57,14 +62,22 @@ def raw_alphas(model: Paraformer, encoded: torch.Tensor, mask: torch.Tensor) -> 
 
 def firing_times(begins: torch.Tensor, ends: torch.Tensor, frames: int) -> torch.Tensor:
     """When each of the n characters and the end token should fire, [n + 1] in encoder frames, increasing."""
-    times = torch.cat([begins, ends[-1:]]) + _FIRING_DELAY
+    return in_time(torch.cat([begins, ends[-1:]]), frames)
+
+
+def in_time(begins: torch.Tensor, frames: int) -> torch.Tensor:
+    """When tokens that begin at `begins` should fire, [n] in encoder frames; all of them do in `frames`."""
+    times = begins + _FIRING_DELAY
     count = len(times)
     latest = frames - _LEAST_GAP * torch.arange(count - 1, -1, -1, dtype=times.dtype)
     return torch.minimum(times, latest).clamp_min(0.5)
 
 
-def alpha_targets(firing: torch.Tensor, frames: int) -> torch.Tensor:
-    """The weight of every frame, [frames], whose running sum reaches i + 1 at `firing`[i]."""
+def alpha_targets(firing: torch.Tensor, frames: int, *, ended: bool = True) -> torch.Tensor:
+    """The weight of every frame, [frames], whose running sum reaches i + 1 at `firing`[i].
+
+    ended: nothing follows the last firing. Otherwise a head start follows it, as it follows the others.
+    """
     knots, sums = [0.0], [0.0]
     for index, time in enumerate(firing.tolist()):
         begin = max(knots[-1], time - _WINDOW)
@@ -77,6 +90,9 @@ def alpha_targets(firing: torch.Tensor, frames: int) -> torch.Tensor:
                 sums.append(sums[-1])
         knots.append(time)
         sums.append(index + 1.0)
+    if not ended:
+        knots.append(knots[-1] + 1)
+        sums.append(sums[-1] + _HEAD_START)
     return _interpolate(torch.arange(frames + 1.0), torch.tensor(knots), torch.tensor(sums)).diff()
 
 
@@ -88,36 +104,40 @@ def _interpolate(points: torch.Tensor, knots: torch.Tensor, values: torch.Tensor
     return values[left] + share * (values[right] - values[left])
 
 
-def _timing_loss(alphas: torch.Tensor, batch: Batch) -> torch.Tensor:
+def timing_loss(
+    alphas: torch.Tensor, lengths: torch.Tensor, firings: list[torch.Tensor], *, ended: bool = True
+) -> torch.Tensor:
     """Per token: how far the weights, their sums between firings, their running sum and their total are off.
+
+    alphas: [batch, frames]. lengths: int64 [batch], frames of a clip. firings: per clip, when its tokens
+    should fire, in frames; none for a clip without speech.
 
     Squares, because absolute errors are least at the median, which left the sums 4 % short on average: three
     tokens lost in a talk of eighty. The running sum keeps what is left from adding up.
     """
-    zero = alphas.new_zeros(())
-    off_frame, off_span, off_running = zero, zero, zero
-    for row, (begins, ends) in enumerate(zip(batch.begins, batch.ends, strict=True)):
-        frames = int(batch.speech_lengths[row])
-        if len(begins) == 0:
+    off_frame = off_span = off_running = off_count = alphas.new_zeros(())
+    for row, firing in enumerate(firings):
+        frames = int(lengths[row])
+        total = alphas[row].sum()
+        # Clips without speech are few tokens, but text invented in them is the error that is noticed first.
+        if len(firing) == 0:
+            off_count = off_count + _EMPTY_FACTOR * (total - (1.0 if ended else 0.0)).abs()
             continue
-        firing = firing_times(begins, ends, frames)
-        off_frame = off_frame + (alphas[row, :frames] - alpha_targets(firing, frames)).square().sum()
+        targets = alpha_targets(firing, frames, ended=ended)
+        off_count = off_count + (total - targets.sum()).abs()
+        off_frame = off_frame + (alphas[row, :frames] - targets).square().sum()
         running = torch.cat([alphas.new_zeros(1), alphas[row, :frames].cumsum(0)])
         reached = _interpolate(firing, torch.arange(frames + 1.0), running)
         off_span = off_span + (reached.diff(prepend=alphas.new_zeros(1)) - 1).square().sum()
         expected = torch.arange(1.0, len(reached) + 1)
         off_running = off_running + functional.smooth_l1_loss(reached, expected, reduction="sum", beta=0.5)
-    tokens = batch.lengths + 1
-    off_count = (alphas.sum(1) - tokens).abs()
-    # Clips without speech are few tokens, but text invented in them is the error that is noticed first.
-    off_count = torch.where(batch.lengths == 0, _EMPTY_FACTOR * off_count, off_count).sum()
     weighted = (
         _FRAME_ALPHA_WEIGHT * off_frame
         + _SPAN_WEIGHT * off_span
         + _RUNNING_WEIGHT * off_running
         + _COUNT_WEIGHT * off_count
     )
-    return weighted / tokens.sum()
+    return weighted / sum(max(1, len(firing)) for firing in firings)
 
 
 def frame_targets(batch: Batch, blank: int) -> torch.Tensor:
@@ -136,10 +156,9 @@ def frame_targets(batch: Batch, blank: int) -> torch.Tensor:
     return targets
 
 
-def _frame_loss(model: Paraformer, encoded: torch.Tensor, batch: Batch) -> torch.Tensor:
+def frame_loss(model: Paraformer, encoded: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Mean cross entropy of the CTC head over the frames, with the alignment given instead of summed over."""
     scores = model.ctc.ctc_lo(encoded)
-    targets = frame_targets(batch, model.blank_id)
     return functional.cross_entropy(scores.flatten(0, 1), targets.flatten(), ignore_index=IGNORE)
 
 
@@ -165,7 +184,10 @@ def losses(model: Paraformer, batch: Batch, low_precision: bool = False) -> Loss
         sampled, _ = model.sampler(encoded, lengths, targets, target_lengths, embeddings)
         decoded = model.decoder(encoded, lengths, sampled, target_lengths)[0]
     attention = model.criterion_att(decoded.float(), targets)
-    frame = _frame_loss(model, encoded, batch)
-    timing = _timing_loss(alphas, batch)
-    total = attention + _FRAME_WEIGHT * frame + timing
-    return Losses(total, float(attention.detach()), float(frame.detach()), float(timing.detach()))
+    frame = frame_loss(model, encoded, frame_targets(batch, model.blank_id))
+    firings = [
+        firing_times(begins, ends, frames) if len(begins) else begins
+        for begins, ends, frames in zip(batch.begins, batch.ends, batch.speech_lengths.tolist(), strict=True)
+    ]
+    timing = timing_loss(alphas, batch.speech_lengths, firings)
+    return total_of(attention, frame, timing)

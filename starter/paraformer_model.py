@@ -138,10 +138,12 @@ def export(
     weights: dict[str, torch.Tensor],
     mean: NDArray[np.float32],
     deviation: NDArray[np.float32],
+    architecture: dict[str, Any] = ARCHITECTURE,
 ) -> None:
     """Write a model directory that `funasr.AutoModel` loads, replacing each file at once.
 
-    weights: the model's state dict; it is stored in fp16 and without the CTC head.
+    weights: the model's state dict; it is stored in fp16 and without the CTC head. architecture: the
+    contents of config.yaml.
     """
     directory.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=directory.parent, prefix=".export-") as name:
@@ -150,7 +152,7 @@ def export(
         torch.save(kept, staging / "model.pt")
         (staging / "tokens.json").write_text(json.dumps(TOKENS, ensure_ascii=False, indent=0) + "\n", "utf-8")
         write_cmvn(staging / "am.mvn", mean, deviation)
-        (staging / "config.yaml").write_text(yaml.safe_dump(ARCHITECTURE, sort_keys=False), "utf-8")
+        (staging / "config.yaml").write_text(yaml.safe_dump(architecture, sort_keys=False), "utf-8")
         (staging / "configuration.json").write_text(json.dumps(_FILES, indent=2) + "\n", "utf-8")
         for path in staging.iterdir():
             path.rename(directory / path.name)

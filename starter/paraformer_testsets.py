@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,22 +91,25 @@ class DevSet:
     unseen: list[tuple[NDArray[np.float32], str]]
 
     def score(
-        self, model: Paraformer, mean: NDArray[np.float32], deviation: NDArray[np.float32]
+        self,
+        decode: Callable[[torch.Tensor], str],
+        mean: NDArray[np.float32],
+        deviation: NDArray[np.float32],
     ) -> tuple[float, float]:
-        """Character error rates (0 to 1 and above) with greedy decoding, as `Paraformer.inference` does."""
-        model.eval()
+        """Character error rates (0 to 1 and above); `decode` gives the text of features [1, frames, 560]."""
         rates = []
         for clips in (self.seen, self.unseen):
             errors = 0
             for features, text in clips:
                 stacked = (stack_frames(features) - mean) / deviation
-                errors += align(text, _decode(model, torch.from_numpy(stacked)[None]))[0]
+                errors += align(text, decode(torch.from_numpy(stacked)[None]))[0]
             rates.append(errors / sum(len(text) for _, text in clips))
         return rates[0], rates[1]
 
 
 @torch.inference_mode()
-def _decode(model: Paraformer, speech: torch.Tensor) -> str:
+def greedy(model: Paraformer, speech: torch.Tensor) -> str:
+    """The text of features [1, frames, 560], decoded as `Paraformer.inference` does."""
     encoded, lengths = model.encode(speech, torch.tensor([speech.shape[1]]))
     embeddings, counts, _, _ = model.calc_predictor(encoded, lengths)
     counts = counts.round().long()

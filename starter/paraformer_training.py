@@ -5,32 +5,59 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from funasr.models.paraformer.model import Paraformer
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from starter.data_parallel import average_gradients, launch
-from starter.paraformer_batches import Batcher, merge_shards, open_cache, statistics
+from starter.paraformer_batches import Batch, Batcher, Cache, Variation, merge_shards, open_cache, statistics
 from starter.paraformer_data import TOKENS, make_shards
 from starter.paraformer_loss import Losses, losses
 from starter.paraformer_model import build, export
 from starter.paraformer_positions import RandomPositions
-from starter.paraformer_testsets import DevSet, make_dev_set
+from starter.paraformer_testsets import DevSet, greedy, make_dev_set
 from starter.registry import TrainOptions, save_facts
 
 _FRAMES_PER_BATCH = 900
-_PEAK_RATE, _LAST_RATE, _WARMUP_STEPS = 1.2e-3, 2e-5, 250
+_LAST_RATE, _WARMUP_STEPS = 2e-5, 250
 _AVERAGE_DECAY = 0.998
 _DROPOUT_SHARE = 0.75
 """Share of the budget with dropout. It shifts the mean of the CIF weights, and with that the count of
 tokens, so the last part is trained the way the model is used."""
 _CHECK_SECONDS = 150.0
 _USABLE_CER = 0.20
+
+
+Statistics = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""Mean and standard deviation of the stacked features, float32 [560] each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What differs from one recognizer to another; all of it functions of a module, for other processes.
+
+    build: the model with its first weights and a CTC head. statistics: for normalizing. losses: model, batch
+    and whether to compute in bf16. transcribe: the text of features [1, frames, 560], by a model in
+    evaluation mode. export: writes a model directory from weights and statistics. peak_rate: of learning.
+    """
+
+    build: Callable[[], Paraformer]
+    statistics: Callable[[Cache], Statistics]
+    losses: Callable[[Paraformer, Batch, bool], Losses]
+    transcribe: Callable[[Paraformer, torch.Tensor], str]
+    export: Callable[[Path, dict[str, torch.Tensor], NDArray[np.float32], NDArray[np.float32]], None]
+    peak_rate: float
+    vary: Variation | None = None
 
 
 @dataclass
@@ -42,26 +69,26 @@ class _State:
     seconds: float = 0.0
 
 
-def _learning_rate(step: int, progress: float) -> float:
+def _learning_rate(peak: float, step: int, progress: float) -> float:
     """Linear warm-up by steps, then half a cosine over the time budget (`progress` 0 to 1)."""
     warm = min(1.0, (step + 1) / _WARMUP_STEPS)
     cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-    return warm * (_LAST_RATE + (_PEAK_RATE - _LAST_RATE) * cosine)
+    return warm * (_LAST_RATE + (peak - _LAST_RATE) * cosine)
 
 
 class _Run:
     """One process of the training."""
 
-    def __init__(self, rank: int, processes: int, options: TrainOptions, data: Path) -> None:
+    def __init__(self, rank: int, processes: int, recipe: Recipe, options: TrainOptions, data: Path) -> None:
         torch.manual_seed(options.seed)
-        self.rank, self.options = rank, options
-        self.model = build(ctc_weight=0.5)
+        self.rank, self.recipe, self.options = rank, recipe, options
+        self.model = recipe.build()
         self.model.encoder.embed = RandomPositions()
         self.optimizer = torch.optim.Adam(self.model.parameters(), betas=(0.9, 0.98), eps=1e-8)
         self.average = {key: value.clone() for key, value in self.model.state_dict().items()}
         self.state = _State()
         self.cache = open_cache(data)
-        self.mean, self.deviation = statistics(self.cache)
+        self.mean, self.deviation = recipe.statistics(self.cache)
         self.checkpoint = options.work / "checkpoint.pt"
         capabilities = torch.cpu.get_capabilities()
         self.low_precision = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
@@ -75,6 +102,7 @@ class _Run:
             frames=_FRAMES_PER_BATCH,
             rank=rank,
             processes=processes,
+            vary=recipe.vary,
         )
 
     def _resume(self) -> None:
@@ -102,12 +130,12 @@ class _Run:
 
     def step(self, batch: Any, seconds: float) -> tuple[Losses, float]:
         """One update; returns this process's losses and rank 0's clock, on which all processes agree."""
-        terms = losses(self.model, batch, self.low_precision)
+        terms = self.recipe.losses(self.model, batch, self.low_precision)
         self.optimizer.zero_grad()
         terms.total.backward()
         clock = average_gradients(self.model, seconds * dist.get_world_size() if self.rank == 0 else 0.0)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
-        rate = _learning_rate(self.state.step, clock / (60 * self.options.minutes))
+        rate = _learning_rate(self.recipe.peak_rate, self.state.step, clock / (60 * self.options.minutes))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
@@ -141,23 +169,24 @@ def _facts(run: _Run, cer: float) -> dict[str, str | int | float]:
 def _check(run: _Run, dev: DevSet, console: Console, terms: Losses) -> float:
     """Save, measure the averaged weights, and put them out if they are usable."""
     run.save()
-    scorer = build(ctc_weight=0.5)
+    scorer = run.recipe.build()
     scorer.load_state_dict(run.average)
-    cer, unseen = dev.score(scorer, run.mean, run.deviation)
+    scorer.eval()
+    cer, unseen = dev.score(partial(run.recipe.transcribe, scorer), run.mean, run.deviation)
     console.log(
         f"{run.state.seconds / 60:5.1f} min, step {run.state.step}, epoch {run.state.epoch}: "
         f"CER {100 * cer:.1f} %, unseen voices {100 * unseen:.1f} % "
         f"(loss: tokens {terms.attention:.2f}, frames {terms.frame:.2f}, timing {terms.timing:.2f})"
     )
     if cer < _USABLE_CER:
-        export(run.options.output, run.average, run.mean, run.deviation)
+        run.recipe.export(run.options.output, run.average, run.mean, run.deviation)
         save_facts(run.options.output, _facts(run, cer))
     return cer
 
 
-def _work(rank: int, processes: int, options: TrainOptions, data: Path, dev: DevSet) -> None:
+def _work(rank: int, processes: int, recipe: Recipe, options: TrainOptions, data: Path, dev: DevSet) -> None:
     parent = os.getppid()
-    run = _Run(rank, processes, options, data)
+    run = _Run(rank, processes, recipe, options, data)
     console = Console()
     begun = time.monotonic() - run.state.seconds
     checked = time.monotonic()
@@ -183,11 +212,23 @@ def _work(rank: int, processes: int, options: TrainOptions, data: Path, dev: Dev
     dist.barrier()
 
 
-def train_paraformer(options: TrainOptions) -> None:
-    """Synthesize what is missing, then train until the budget is spent and export the averaged weights."""
-    shards = make_shards(options.work / "data", options.seed, options.processes + 1)
-    merged = options.work / "merged"
+def run_training(recipe: Recipe, options: TrainOptions, clips: Path) -> None:
+    """Synthesize what is missing in the directory `clips`, then train until the budget is spent and export
+    the averaged weights.
+    """
+    shards = make_shards(clips / "data", options.seed, options.processes + 1)
+    merged = clips / "merged"
     merged.mkdir(parents=True, exist_ok=True)
     merge_shards(shards, merged)
+    options.work.mkdir(parents=True, exist_ok=True)
     options.output.mkdir(parents=True, exist_ok=True)
-    launch(_work, options.processes, options, merged, make_dev_set(options.seed))
+    launch(_work, options.processes, recipe, options, merged, make_dev_set(options.seed))
+
+
+def _from_scratch() -> Paraformer:
+    return build(ctc_weight=0.5)
+
+
+def train_paraformer(options: TrainOptions) -> None:
+    recipe = Recipe(_from_scratch, statistics, losses, greedy, export, peak_rate=1.2e-3)
+    run_training(recipe, options, options.work)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -67,19 +68,33 @@ def train(options: TrainOptions) -> None:
 
     One process is enough: `options.processes` is not used.
     """
+    train_on_text("ct-punc", CTTransformer, "SANMEncoder", _loss, options)
+
+
+def train_on_text(
+    name: str,
+    architecture: type[CTTransformer],
+    encoder: str,
+    loss: Callable[[CTTransformer, int], torch.Tensor],
+    options: TrainOptions,
+) -> None:
+    """Train a model from scratch on one thread and write its directory.
+
+    encoder: what FunASR knows its encoder as. loss: that of the model on the batch with a given seed.
+    """
     torch.set_num_threads(1)
     options.work.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(options.seed)
-    model = CTTransformer(encoder="SANMEncoder", encoder_conf=_ENCODER, vocab_size=len(TOKENS), **_MODEL)
+    model = architecture(encoder=encoder, encoder_conf=_ENCODER, vocab_size=len(TOKENS), **_MODEL)
     steps = max(2 * _WARMUP, round(options.minutes * _STEPS_PER_MINUTE))
     minutes = optimize(
         model,
-        lambda step: _loss(model, options.seed * 1_000_003 + step),
+        lambda step: loss(model, options.seed * 1_000_003 + step),
         Schedule(steps, _PEAK_RATE, _WARMUP),
         options.work / f"checkpoint-{options.seed}-{steps}.pt",
-        "ct-punc",
+        name,
     )
-    export(model, options.output)
+    export(model, options.output, encoder)
     save_facts(
         options.output,
         {
@@ -98,12 +113,12 @@ def evaluate(model_dir: Path) -> list[Row]:
     return measure(model_dir)
 
 
-def export(model: CTTransformer, model_dir: Path) -> None:
-    """Write the model as a ModelScope directory."""
+def export(model: CTTransformer, model_dir: Path, encoder: str) -> None:
+    """Write the model, whose encoder FunASR knows as `encoder`, as a ModelScope directory."""
     config = {
-        "model": "CTTransformer",
+        "model": type(model).__name__,
         "model_conf": _MODEL,
-        "encoder": "SANMEncoder",
+        "encoder": encoder,
         "encoder_conf": _ENCODER,
         "tokenizer": "CharTokenizer",
         "tokenizer_conf": {"unk_symbol": UNKNOWN},
@@ -114,8 +129,15 @@ def export(model: CTTransformer, model_dir: Path) -> None:
     (model_dir / "tokens.json").write_text(tokens + "\n", "utf-8")
 
 
+def mark_loss(scores: torch.Tensor, marks: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of the scores before the softmax, (rows, columns, marks), over padded mark ids."""
+    return torch.nn.functional.cross_entropy(
+        scores.flatten(0, 1), marks.flatten(), ignore_index=PADDING, label_smoothing=_SMOOTHING
+    )
+
+
 def _loss(model: CTTransformer, seed: int) -> torch.Tensor:
-    """Cross-entropy over the marks of the batch with that seed, by the scores before the softmax.
+    """The loss on the batch with that seed.
 
     CTTransformer.forward would need `punc_weight` as a tensor, which a configuration file cannot give it.
     """
@@ -123,6 +145,4 @@ def _loss(model: CTTransformer, seed: int) -> torch.Tensor:
     torch.manual_seed(seed)
     ids, lengths, marks = training_batch(seed)
     scores, _ = model.punc_forward(ids, lengths)
-    return torch.nn.functional.cross_entropy(
-        scores.flatten(0, 1), marks.flatten(), ignore_index=PADDING, label_smoothing=_SMOOTHING
-    )
+    return mark_loss(scores, marks)

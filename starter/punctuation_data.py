@@ -18,7 +18,7 @@ PADDING = 0
 
 _TOKEN_IDS = {token: index for index, token in enumerate(TOKENS)}
 _CORRUPTED = 0.02
-_BATCH_CHARACTERS = 3000
+BATCH_CHARACTERS = 3000
 _LONGEST = 250
 
 Labelled = list[tuple[str, int]]
@@ -54,7 +54,11 @@ def training_batch(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]
     rng = Random(seed)
     longest = rng.choice((20, 40, 60, 100, _LONGEST))
     source = sentences(seed, "train")
-    rows = [_row(source, rng, longest) for _ in range(max(1, _BATCH_CHARACTERS // longest))]
+    return collate([_row(source, rng, longest) for _ in range(max(1, BATCH_CHARACTERS // longest))], rng)
+
+
+def collate(rows: list[Labelled], rng: Random) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Rows as a batch, some characters made wrong: token ids, lengths and mark ids as in training_batch."""
     width = max(len(row) for row in rows)
     ids = torch.full((len(rows), width), PADDING)
     marks = torch.full((len(rows), width), PADDING)

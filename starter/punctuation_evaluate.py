@@ -43,12 +43,12 @@ def measure(model_dir: Path) -> list[Row]:
     for test_set in _TEXTS:
         counts = _count(punctuate, _test_texts(test_set))
         total += counts
-        rows += [Row(test_set, f"F1 of {mark}", _f1(counts, mark), "%") for mark in MARKS]
-    wrong = _count(punctuate, _with_errors(_test_texts("stream")))
-    rows += [Row("stream, 5 % wrong characters", f"F1 of {mark}", _f1(wrong, mark), "%") for mark in MARKS]
-    rows += [Row("all", f"precision of {mark}", _ratio(total, mark, "found"), "%") for mark in MARKS]
-    rows += [Row("all", f"recall of {mark}", _ratio(total, mark, "true"), "%") for mark in MARKS]
-    return rows + [Row("all", f"F1 of {mark}", _f1(total, mark), "%", _TARGETS[mark]) for mark in MARKS]
+        rows += [Row(test_set, f"F1 of {mark}", f1(counts, mark), "%") for mark in MARKS]
+    wrong = _count(punctuate, with_errors(_test_texts("stream")))
+    rows += [Row("stream, 5 % wrong characters", f"F1 of {mark}", f1(wrong, mark), "%") for mark in MARKS]
+    rows += [Row("all", f"precision of {mark}", ratio(total, mark, "found"), "%") for mark in MARKS]
+    rows += [Row("all", f"recall of {mark}", ratio(total, mark, "true"), "%") for mark in MARKS]
+    return rows + [Row("all", f"F1 of {mark}", f1(total, mark), "%", _TARGETS[mark]) for mark in MARKS]
 
 
 def compare(true: str, found: str) -> Counts:
@@ -70,7 +70,7 @@ def _count(punctuate: Punctuator, texts: Iterable[str]) -> Counts:
     return counts
 
 
-def _with_errors(texts: Iterable[str]) -> Iterator[str]:
+def with_errors(texts: Iterable[str]) -> Iterator[str]:
     """The texts with one character in twenty replaced at random, as a recognizer might get them wrong."""
     rng = Random(_SEED + 1)
     for text in texts:
@@ -94,10 +94,10 @@ def _test_texts(test_set: str) -> Iterator[str]:
             yield text
 
 
-def _ratio(counts: Counts, mark: str, whole: str) -> float:
+def ratio(counts: Counts, mark: str, whole: str) -> float:
     return 100 * counts[mark, "right"] / counts[mark, whole] if counts[mark, whole] else 0.0
 
 
-def _f1(counts: Counts, mark: str) -> float:
+def f1(counts: Counts, mark: str) -> float:
     either = counts[mark, "found"] + counts[mark, "true"]
     return 200 * counts[mark, "right"] / either if either else 0.0

@@ -15,8 +15,10 @@ TRAINING_FACTS = "training.json"
 
 _MODULES = {
     "paraformer": "starter.paraformer",
+    "paraformer-streaming": "starter.paraformer_streaming",
     "fsmn-vad": "starter.vad",
     "ct-punc": "starter.punctuation",
+    "ct-punc-realtime": "starter.punctuation_realtime",
 }
 
 

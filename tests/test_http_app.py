@@ -9,7 +9,18 @@ import httpx
 import numpy as np
 import pytest
 
-from deployments.messages import AudioPiece, AudioSlice, Pcm, Recognition, VadOptions, VadResult, VadState
+from deployments.messages import (
+    AudioPiece,
+    AudioSlice,
+    Pcm,
+    PunctuatedBlock,
+    Recognition,
+    StreamStep,
+    Token,
+    VadOptions,
+    VadResult,
+    VadState,
+)
 from serve_app.errors import UpstreamLost
 from serve_app.http import create_app
 from serve_app.settings import Settings
@@ -44,6 +55,21 @@ class SilentGraph:
 
     async def punctuate(self, words: Sequence[str]) -> list[str]:
         return ["" for _ in words]
+
+    async def detect_live(
+        self, samples: Pcm, block: int, state: VadState | None, final: bool, options: VadOptions
+    ) -> list[VadResult]:
+        blocks = max(1, -(-len(samples) // block))
+        return [VadResult((), None, None if final else VadState(b""))] * blocks
+
+    async def stream(self, step: StreamStep) -> tuple[Token, ...]:
+        return ()
+
+    async def drop_stream(self, stream_id: str) -> None:
+        pass
+
+    async def punctuate_live(self, words: Sequence[str], context: Sequence[str]) -> PunctuatedBlock:
+        return PunctuatedBlock(tuple("" for _ in words), "", ())
 
 
 @asynccontextmanager

@@ -220,9 +220,10 @@ def test_wrong_addresses_get_the_envelope(server: LiveServer, path: str, status:
 
 
 def test_health_and_docs(server: LiveServer) -> None:
-    assert httpx.get(server.url + "/healthz").json() == {"status": "ok"}
+    assert httpx.get(server.url + "/healthz").json() == {"status": "ok", "live_sessions": 0}
     ready = httpx.get(server.url + "/readyz").json()
-    assert set(ready["deployments"]) == {"Ingress", "Vad", "Paraformer", "Punctuation"}
+    models = {"Vad", "Paraformer", "ParaformerStreaming", "Punctuation"}
+    assert set(ready["deployments"]) == {"Ingress", *models}
     assert httpx.get(server.url + "/docs").status_code == 200
     schema = httpx.get(server.url + "/openapi.json").json()
     form = schema["paths"][TRANSCRIPTIONS]["post"]["requestBody"]["content"]["multipart/form-data"]

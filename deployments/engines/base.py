@@ -18,6 +18,12 @@ SAMPLE_RATE = 16_000
 Pcm = npt.NDArray[np.int16]
 """Mono int16 PCM at :data:`SAMPLE_RATE`, shape ``(samples,)``."""
 
+MAX_CHUNK_FRAMES = 100
+"""Frames of 60 ms that one step of a live stream may look at: 6 s."""
+
+MAX_LOOK_BACK_FRAMES = 1000
+"""Frames of 60 ms before a chunk of a live stream that are remembered: a minute."""
+
 
 @dataclass(frozen=True, slots=True)
 class Word:
@@ -116,14 +122,34 @@ class PunctuationEngine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StreamOptions:
-    """How a stream is cut and how far the model looks back; fixed at its begin.
+    """How a stream is cut and how far the model looks back; fixed at its begin. Frames are of 60 ms.
 
-    ``chunk_size`` is FunASR's left, center and right chunk in frames of 60 ms; the look-backs count chunks.
+    ``chunk_size`` is FunASR's left, center and right chunk in frames: each step takes ``center`` new ones and
+    sees the ``left + right`` before them again; text comes ``right`` frames late, so that the model hears
+    what follows. The look-backs count chunks: 0 is none; -1 is all of the last :data:`MAX_LOOK_BACK_FRAMES`
+    in the encoder and none in the decoder.
     """
 
     chunk_size: tuple[int, int, int] = (0, 10, 5)
     encoder_chunk_look_back: int = 4
     decoder_chunk_look_back: int = 1
+
+    def check(self) -> None:
+        """Raise ``ValueError`` if no stream can be recognized with these options."""
+        sizes = tuple(self.chunk_size)
+        if len(sizes) != 3 or any(isinstance(size, bool) or not isinstance(size, int) for size in sizes):
+            raise ValueError(f"chunk_size must be three whole numbers, not {list(sizes)}")
+        left, center, right = sizes
+        if min(left, right) < 0 or center < 1 or sum(sizes) > MAX_CHUNK_FRAMES:
+            raise ValueError(
+                f"chunk_size must be [left, center, right], none negative, center at least 1, and "
+                f"{MAX_CHUNK_FRAMES} in total at most, not {list(sizes)}"
+            )
+        limit = MAX_LOOK_BACK_FRAMES // center
+        for name in ("encoder_chunk_look_back", "decoder_chunk_look_back"):
+            look_back = getattr(self, name)
+            if isinstance(look_back, bool) or not isinstance(look_back, int) or not -1 <= look_back <= limit:
+                raise ValueError(f"{name} must be a whole number from -1 to {limit}, not {look_back}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +166,64 @@ class Token:
     log_prob: float = 0.0
 
 
+class StreamState:
+    """All that recognition must remember between two chunks of one live stream.
+
+    Opaque to its holder and never changed: a step returns a new one, so a step that failed can be repeated
+    with the same states. It belongs to the engine that made it and cannot leave its process.
+    """
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StreamChunk:
+    """The next samples of a live stream, any number of them, with the state that the step before it left.
+
+    ``state`` is ``None`` at the begin of the stream; ``options`` are the same all through it.
+    """
+
+    samples: Pcm
+    state: StreamState | None
+    final: bool
+    options: StreamOptions = field(default_factory=StreamOptions)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamResult:
+    """The tokens that a chunk completed, and the state to pass on: ``None`` after the final chunk.
+
+    Times never decrease all through a stream.
+    """
+
+    tokens: tuple[Token, ...]
+    state: StreamState | None
+
+
+class StreamingAsrEngine(Protocol):
+    """Recognizes live streams. Chunks of different streams in one call are independent of each other.
+
+    The result of a chunk must not depend on what else is in the call, beyond rounding.
+    """
+
+    def step(self, chunks: Sequence[StreamChunk]) -> list[StreamResult]:
+        """Go on with every stream; results are in the order of ``chunks``.
+
+        Raises:
+            ValueError: options are invalid (see :meth:`StreamOptions.check`) or not those that the stream
+                began with, a state is of another engine, or samples are not one row of int16.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class PunctuationBlock:
-    """The next words of a live text; ``context`` is what the block before it returned."""
+    """The next words of a live stream, as in :class:`Word`.
+
+    ``context`` is what the block before returned, nothing for the first one. It is all that a stream needs
+    to remember, and a value: the same context may be given with one version of a sentence after the other
+    while that sentence grows, and at last with the finished one, whose result is the one to go on from.
+    """
 
     words: tuple[str, ...]
     context: tuple[str, ...] = ()
@@ -150,11 +231,20 @@ class PunctuationBlock:
 
 @dataclass(frozen=True, slots=True)
 class PunctuatedBlock:
-    """The full-width mark after each word (``""`` for none), and the words to give with the next block.
+    """The full-width mark after each word of a block (``""`` for none), and what to give with the next one.
 
-    ``context_mark`` is the mark that now follows the last word of the given context.
+    The last of ``marks`` is what the words so far suggest: a pause is not always the end of a sentence.
+    ``context_mark`` takes its place once words follow: it is the mark that now follows the last word of the
+    given context. ``context`` is the tokens since the last certain end of a sentence, a few sentences at
+    most.
     """
 
     marks: tuple[str, ...]
     context_mark: str
     context: tuple[str, ...]
+
+
+class RealtimePunctuationEngine(Protocol):
+    """Punctuates streams that arrive in blocks; those of different streams in one call are independent."""
+
+    def punctuate(self, blocks: Sequence[PunctuationBlock]) -> list[PunctuatedBlock]: ...

@@ -53,6 +53,7 @@ class CifPredictor:
         if kind not in ("CifPredictorV2", "CifPredictorV3") or conf.get("threshold", 1.0) != 1.0:
             problem = f"predictor {kind} with threshold {conf.get('threshold')} is not supported"
             raise ModelFilesError(source.path.parent, problem, SAME_MODEL)
+        self.size = size
         self._orders = int(conf["l_order"]), int(conf["r_order"])
         self._smooth, self._noise = float(conf.get("smooth_factor", 1)), float(conf.get("noise_threshold", 0))
         self._tail = float(conf.get("tail_threshold", 0))
@@ -66,8 +67,7 @@ class CifPredictor:
         places, total = rows.spread(left, right)
         spread = encoded.new_zeros(total, encoded.shape[1]).index_copy_(0, places, encoded)
         window = torch.cat([spread[places + offset] for offset in range(-left, right + 1)], dim=1)
-        convolved = torch.relu(self._conv(window))
-        alphas = torch.relu(torch.sigmoid(self._output(convolved)) * self._smooth - self._noise)[:, 0]
+        alphas, convolved = self._weigh(window)
         embeddings, counts, weights = [], [], []
         for alpha, hidden in zip(alphas.split(rows.lengths), encoded.split(rows.lengths), strict=True):
             complete = torch.cat([alpha.double(), alpha.new_full((1,), self._tail, dtype=torch.float64)])
@@ -79,6 +79,13 @@ class CifPredictor:
             return Fired(torch.cat(embeddings), counts, weights, frame_ms)
         fine = self._fine(encoded, convolved, rows)
         return Fired(torch.cat(embeddings), counts, fine, frame_ms / self._fine.times)
+
+    def _weigh(self, window: Tensor) -> tuple[Tensor, Tensor]:
+        """Each frame's weight, ``(rows,)``, from it and its neighbors side by side; and the hidden layer."""
+        convolved = torch.relu(self._conv(window))
+        return torch.relu(torch.sigmoid(self._output(convolved)) * self._smooth - self._noise)[
+            :, 0
+        ], convolved
 
 
 def integrate(weights: Tensor, hidden: Tensor, *, whole: bool = True) -> Tensor:
@@ -168,6 +175,19 @@ class PeakTimes:
         ends = np.minimum(fires[1:], begins + self.longest_ms)
         limits = np.clip(np.stack([begins, ends], axis=1), 0, total_ms).round()
         return [(int(begin), int(end)) for begin, end in limits]
+
+    def live_spans(
+        self, instants: npt.NDArray[np.float64], steps: float, begin: float, step_ms: float
+    ) -> npt.NDArray[np.float64]:
+        """Begin and end of tokens of which the next one is not known yet, ms, shape ``(tokens, 2)``.
+
+        ``instants``: when they fired, in steps within the ``steps`` that began ``begin`` steps after the
+        first sample. Of the last token is known that the next one fires after these steps, if at all
+        (infinitely many if nothing follows).
+        """
+        begins = (instants + begin + self.shift) * step_ms
+        following = np.append(begins[1:], (steps + begin + self.shift) * step_ms)[: len(begins)]
+        return np.stack([begins, np.minimum(following, begins + self.longest_ms)], axis=1)
 
 
 def fire_instants(weights: npt.NDArray[np.float64], fires: int) -> npt.NDArray[np.float64]:

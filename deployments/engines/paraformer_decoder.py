@@ -5,6 +5,7 @@ Parallel Transformer for Non-autoregressive End-to-End Speech Recognition", arXi
 parameters; the layout and the precision are those of :mod:`deployments.engines.sanm`.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -54,18 +55,25 @@ class DecoderBlock:
             self._out = Linear.load(source, f"{name}.src_attn.linear_out", (size, size), at)
             self._norm3 = Norm.load(source, f"{name}.norm3", size, at)
 
-    def __call__(self, x: Tensor, rows: Rows, encoded: Tensor, encoded_rows: Rows) -> Tensor:
-        """``x``: fp32 ``(tokens, size)``; ``encoded``: ``(rows, size)`` in the dtype of products."""
+    def __call__(
+        self,
+        x: Tensor,
+        encoded: Tensor,
+        remember: Callable[[Memory, Tensor], Tensor],
+        attend: Callable[[Tensor, Tensor], Tensor],
+    ) -> Tensor:
+        """``x``: fp32 ``(tokens, size)``; ``encoded``: ``(rows, size)`` in the dtype of products.
+
+        ``remember`` applies a memory block to each segment's rows. ``attend`` gives the heads' results,
+        ``(tokens, size)``, for queries (scaled already) and for keys and values side by side.
+        """
         fed = self._down(self._inner(self._up(self._norm1(x), relu=True)))
         if self._memory is None:
             return fed.float()
-        x = x + self._memory(self._norm2(fed.float()).to(encoded.dtype), rows)
+        x = x + remember(self._memory, self._norm2(fed.float()).to(encoded.dtype))
         if self._query is None:
             return x
-        query = self._query(self._norm3(x))
-        key, value = self._key_value(encoded).chunk(2, dim=1)
-        attended = attend_segments(query, rows, key, value, encoded_rows, self._heads)
-        return x.add_(self._out(attended))
+        return x.add_(self._out(attend(self._query(self._norm3(x)), self._key_value(encoded))))
 
 
 class ParaformerDecoder:
@@ -87,6 +95,7 @@ class ParaformerDecoder:
         """
         require_plain_blocks(source, conf)
         attending, total = int(conf.get("att_layer_num", 6)), int(conf["num_blocks"])
+        self.heads = int(conf["attention_heads"])
         self._dtype = at.dtype
         self._blocks = [
             DecoderBlock(source, f"{prefix}decoders.{index}", size, conf, at) for index in range(attending)
@@ -106,8 +115,24 @@ class ParaformerDecoder:
 
     def __call__(self, embeddings: Tensor, rows: Rows, encoded: Tensor, encoded_rows: Rows) -> Tensor:
         """fp32 ``(tokens, size)`` to fp32 log-probabilities ``(tokens, vocabulary)``."""
-        encoded = encoded.to(self._dtype)
-        x = embeddings
+
+        def attend(query: Tensor, key_value: Tensor) -> Tensor:
+            key, value = key_value.chunk(2, dim=1)
+            return attend_segments(query, rows, key, value, encoded_rows, self.heads)
+
+        def remember(memory: Memory, x: Tensor) -> Tensor:
+            return memory(x, rows)
+
+        return self.decode(embeddings, encoded.to(self._dtype), remember, attend)
+
+    def decode(
+        self,
+        x: Tensor,
+        encoded: Tensor,
+        remember: Callable[[Memory, Tensor], Tensor],
+        attend: Callable[[Tensor, Tensor], Tensor],
+    ) -> Tensor:
+        """As above, with what a :class:`DecoderBlock` takes."""
         for block in self._blocks:
-            x = block(x, rows, encoded, encoded_rows)
+            x = block(x, encoded, remember, attend)
         return torch.log_softmax(self._output(self._norm(x)), dim=-1)

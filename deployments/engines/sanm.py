@@ -9,7 +9,7 @@ time) look at where a segment begins and ends.
 The residual stream, the normalizations and the results are fp32; matrix products run in ``dtype``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -135,12 +135,19 @@ class Memory:
     left: int
 
     def __call__(self, x: Tensor, rows: Rows) -> Tensor:
-        taps = self.weight.shape[-1]
-        places, total = rows.spread(self.left, taps - 1 - self.left)
+        places, total = rows.spread(self.left, self.taps - 1 - self.left)
         spread = x.new_zeros(total, x.shape[1]).index_copy_(0, places, x)
-        image = spread.t()[None, :, None]
-        out: Tensor = F.conv2d(image, self.weight, groups=x.shape[1])
-        return out[0, :, 0].t().index_select(0, places - self.left).add_(x)
+        return self.convolve(spread).index_select(0, places - self.left).add_(x)
+
+    @property
+    def taps(self) -> int:
+        """The width of the window."""
+        return self.weight.shape[-1]
+
+    def convolve(self, x: Tensor) -> Tensor:
+        """The convolution alone, without anything around ``x``: ``taps - 1`` rows fewer."""
+        out: Tensor = F.conv2d(x.t()[None, :, None], self.weight, groups=x.shape[1])
+        return out[0, :, 0].t()
 
     @classmethod
     def load(cls, source: Parameters, name: str, size: int, conf: dict[str, Any], at: Placement) -> "Memory":
@@ -200,11 +207,24 @@ class EncoderBlock:
         self._up = Linear.load(source, f"{name}.feed_forward.w_1", (units, size), at)
         self._down = Linear.load(source, f"{name}.feed_forward.w_2", (size, units), at)
 
-    def __call__(self, x: Tensor, rows: Rows) -> Tensor:
-        """``x``: fp32, shape ``(rows, size)``; may be changed in place and returned."""
-        query, key, value = self._qkv(self._norm1(x)).chunk(3, dim=1)
-        attention = self._out(attend_segments(query, rows, key, value, rows, self._heads))
-        memory = self._memory(value, rows)
+    def __call__(
+        self,
+        x: Tensor,
+        rows: Rows,
+        attend: Callable[[Tensor], Tensor] | None = None,
+        remember: Callable[[Memory, Tensor], Tensor] | None = None,
+    ) -> Tensor:
+        """``x``: fp32, shape ``(rows, size)``; may be changed in place and returned.
+
+        ``attend`` gives the heads' results, ``(rows, size)``, for queries (scaled already), keys and values
+        side by side, ``(rows, 3 * size)``; by default each segment attends to itself. Then ``remember``
+        applies the memory block to the values, ``(rows, size)``; by default within each segment.
+        """
+        qkv = self._qkv(self._norm1(x))
+        query, key, value = qkv.chunk(3, dim=1)
+        heads = attend(qkv) if attend else attend_segments(query, rows, key, value, rows, self._heads)
+        memory = remember(self._memory, value) if remember else self._memory(value, rows)
+        attention = self._out(heads)
         x = x.add_(attention).add_(memory) if self._keeps_input else attention.float().add_(memory)
         return x.add_(self._down(self._up(self._norm2(x), relu=True)))
 

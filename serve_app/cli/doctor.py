@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import httpx
 import yaml
@@ -25,6 +25,13 @@ from serve_app.settings import Settings
 _GB = 1024**3
 _DECODERS = ("aac", "amrnb", "amrwb", "flac", "mp3", "opus", "pcm_s16le", "vorbis")
 _EDGE_PORT = 10095
+_ModelField = Literal[
+    "vad_model",
+    "paraformer_model",
+    "paraformer_streaming_model",
+    "punctuation_model",
+    "punctuation_realtime_model",
+]
 
 
 class Level(StrEnum):
@@ -225,8 +232,7 @@ def _models(document: dict[str, Any]) -> Iterator[Finding]:
         where = ".".join(str(part) for part in first["loc"])
         yield Finding("settings", Level.BLOCKS, f"{where}: {first['msg']}", "see docs/configuration.md")
         return
-    fields: tuple[Literal["vad_model", "paraformer_model", "punctuation_model"], ...]
-    fields = ("vad_model", "paraformer_model", "punctuation_model")
+    fields: tuple[_ModelField, ...] = get_args(_ModelField)
     for field in fields:
         yield _model(field, getattr(settings, field), settings.modelscope_path)
 

@@ -8,6 +8,8 @@ the final of the one before it.
 from dataclasses import dataclass, field
 from typing import Literal
 
+from deployments.messages import StreamOptions
+from serve_app.errors import InvalidParameter
 from serve_app.pipeline.types import TimedWord
 
 Cause = Literal["silence", "cut", "end"]
@@ -62,7 +64,11 @@ LiveEvent = SpeechStarted | Partial | SentenceFinal | Finished
 
 @dataclass(frozen=True, slots=True)
 class LiveOptions:
-    """How one session listens. Fixed at its begin."""
+    """How one session listens. Fixed at its begin.
+
+    Raises:
+        InvalidParameter: a value that no session can be held with.
+    """
 
     two_pass: bool = True
     """Finals by the offline model; without it, by what the streaming model heard."""
@@ -87,6 +93,20 @@ class LiveOptions:
 
     near_field: "NearField | None" = field(default=None)
     """Drops what is too quiet to come from the speaker at the microphone; ``None`` keeps everything."""
+
+    def __post_init__(self) -> None:
+        streams = StreamOptions(self.chunk_size, self.encoder_chunk_look_back, self.decoder_chunk_look_back)
+        try:
+            streams.check()
+        except ValueError as error:
+            raise InvalidParameter(f"{error}.", "chunk_size") from error
+        _check_range("max_sentence_silence_ms", self.max_sentence_silence_ms, 0, 60_000)
+        _check_range("max_sentence_ms", self.max_sentence_ms, 1_000, 60_000)
+
+
+def _check_range(name: str, value: int, lowest: int, highest: int) -> None:
+    if not lowest <= value <= highest:
+        raise InvalidParameter(f"{name} must be from {lowest} to {highest}, not {value}.", name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,87 @@
+"""The events of a live session as results: increments while a sentence goes on, its text when it ends."""
+
+from typing import Literal
+
+from serve_app.api.funasr.replies import Reply, milliseconds, result, spaced
+from serve_app.pipeline.live.events import Finished, LiveEvent, Partial, SentenceFinal, SpeechStarted
+from serve_app.pipeline.text import is_cjk
+
+_FIRST, _FURTHER, _FINISHED = 0, 1, 2
+"""``slice_type`` of the first and of further partials of a sentence, and of its end."""
+
+
+class Narration:
+    """Tells one live session; of all its results exactly one, the last, has ``is_final`` set.
+
+    With ``2pass``, clients drop the increments of a sentence when its ``2pass-offline`` text comes, and
+    append that. With ``online`` all is increments, which clients string together, so what was sent is
+    never taken back.
+    """
+
+    def __init__(self, mode: Literal["online", "2pass"]) -> None:
+        self._online = mode == "online"
+        self._label = "2pass-online" if self._online else "2pass-offline"
+        self._sent = ""
+        self._previous = ""
+        """The text before the current sentence, or the end of it."""
+        self._is_over = False
+
+    def tell(self, event: LiveEvent) -> Reply | None:
+        """The result to send for an event, if any."""
+        match event:
+            case SpeechStarted():
+                self._sent = ""
+                return None
+            case Partial():
+                return self._increment(event)
+            case SentenceFinal():
+                return self._sentence(event)
+            case Finished() if not self._is_over:
+                return result(self._label, "", final=True)
+            case Finished():
+                return None
+
+    def _increment(self, event: Partial) -> Reply | None:
+        # Only what stays: an increment cannot be taken back.
+        new = self._new(event.text[: event.stable])
+        if not new:
+            return None
+        slice_type = _FURTHER if self._sent else _FIRST
+        text = self._gap(new, slice_type) + new
+        self._sent += new
+        return result("2pass-online", text, final=False, **_slice(event, slice_type))
+
+    def _sentence(self, event: SentenceFinal) -> Reply | None:
+        self._is_over = event.cause == "end"
+        heard = bool(self._sent)
+        if self._online:
+            text = self._new(event.text)
+            text = self._gap(text, _FURTHER if heard else _FIRST) + text
+        else:
+            text = spaced(event.text)
+            text = self._gap(text, _FIRST) + text
+        self._previous = event.text or self._previous
+        self._sent = ""
+        if not (text or heard or self._is_over):
+            return None
+        words = () if self._online else event.words
+        return result(self._label, text, final=self._is_over, words=words, **_slice(event, _FINISHED))
+
+    def _new(self, text: str) -> str:
+        """What ``text`` has more than was sent, also where it begins differently after all."""
+        return text[len(self._sent) :]
+
+    def _gap(self, text: str, slice_type: int) -> str:
+        """A space at the begin of a sentence where both sides are in Latin script."""
+        if slice_type != _FIRST or not text or not self._previous:
+            return ""
+        return "" if is_cjk(text[0]) or is_cjk(self._previous[-1]) else " "
+
+
+def _slice(event: Partial | SentenceFinal, slice_type: int) -> Reply:
+    return {
+        "slice_type": slice_type,
+        "index": event.index,
+        "start_time": milliseconds(event.begin),
+        "end_time": milliseconds(event.end),
+    }

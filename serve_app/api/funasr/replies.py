@@ -1,0 +1,77 @@
+"""The JSON objects that are sent to a client, before the connection adds what goes into all of them.
+
+Times on the wire are whole milliseconds. ``timestamp`` is always a JSON string or absent: some clients
+cannot read the lists and numbers that other servers put there.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from serve_app.errors import AsrError
+from serve_app.pipeline.text import join_words
+from serve_app.pipeline.types import TimedWord
+
+Reply = dict[str, Any]
+
+_LETTER = "A-Za-zÀ-ɏ"
+_HAN = "\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff"
+_SCRIPT_CHANGE = re.compile(f"(?<=[{_LETTER}])(?=[{_HAN}])|(?<=[{_HAN}])(?=[{_LETTER}])")
+
+
+def result(mode: str, text: str, *, final: bool, words: Sequence[TimedWord] = (), **extra: object) -> Reply:
+    """A result; ``words`` are what ``timestamp`` and ``stamp_sents`` are made of."""
+    reply: Reply = {"mode": mode, "text": text, "is_final": final, **extra}
+    if words:
+        pairs = [_pair(word) for word in words]
+        reply["timestamp"] = json.dumps(pairs, separators=(",", ":"))
+        reply["stamp_sents"] = [_stamped(words[begin:end]) for begin, end in _clauses(words)]
+    return reply
+
+
+def failure(mode: str, error: AsrError) -> Reply:
+    """A final result without text, since the protocol has no message for errors."""
+    return {"mode": mode, "text": "", "is_final": True, "error": error.message}
+
+
+def acknowledgement(mode: str, error: AsrError | None) -> Reply:
+    """The answer to ``is_end``, after the last result."""
+    reply: Reply = {"mode": mode, "is_final": error is None, "is_end": True}
+    return reply if error is None else {**reply, "error": error.message}
+
+
+def spaced(text: str) -> str:
+    """``text`` with spaces between Chinese and Latin script, as FunASR writes it.
+
+    Its web page counts the pairs of ``timestamp`` by them.
+    """
+    return _SCRIPT_CHANGE.sub(" ", text)
+
+
+def milliseconds(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+def _pair(word: TimedWord) -> list[int]:
+    return [milliseconds(word.begin), milliseconds(word.end)]
+
+
+def _clauses(words: Sequence[TimedWord]) -> Iterable[tuple[int, int]]:
+    """Where the clauses begin and end: each one at a mark, the last one perhaps without."""
+    begin = 0
+    for index, word in enumerate(words):
+        if word.mark or index == len(words) - 1:
+            yield begin, index + 1
+            begin = index + 1
+
+
+def _stamped(words: Sequence[TimedWord]) -> Reply:
+    last = words[-1]
+    return {
+        "text_seg": " ".join(word.text for word in words),
+        "punc": join_words([(last.text, last.mark)])[len(last.text) :],
+        "start": milliseconds(words[0].begin),
+        "end": milliseconds(last.end),
+        "ts_list": [_pair(word) for word in words],
+    }

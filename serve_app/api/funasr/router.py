@@ -1,0 +1,39 @@
+"""``ws://host:port/``, where FunASR's clients connect, and the same under a path of its own."""
+
+from fastapi import APIRouter, WebSocket
+
+from serve_app.api.auth import Authenticator
+from serve_app.api.funasr.session import FunasrConnection
+from serve_app.api.funasr.utterance import Recognizers
+from serve_app.errors import Unauthenticated
+from serve_app.live import LiveService
+from serve_app.settings import Settings
+from serve_app.transcriber import Transcriber
+
+_SUBPROTOCOL = "binary"
+
+
+def funasr_router(
+    settings: Settings, transcriber: Transcriber, live: LiveService, authenticator: Authenticator
+) -> APIRouter:
+    """The FunASR WebSocket, for clients whose key ``authenticator`` accepts."""
+    router = APIRouter(tags=["FunASR"])
+    recognizers = Recognizers(settings, transcriber, live)
+
+    @router.websocket("/")
+    @router.websocket("/ws/v1/asr/funasr")
+    async def recognize(socket: WebSocket) -> None:
+        """Recognize utterances."""
+        # Some clients offer this subprotocol and others none; a selected one that was not offered is an
+        # error to both.
+        offered = socket.scope.get("subprotocols", [])
+        await socket.accept(_SUBPROTOCOL if _SUBPROTOCOL in offered else None)
+        connection = FunasrConnection(socket, recognizers)
+        try:
+            authenticator.check(socket)
+        except Unauthenticated as error:
+            await connection.refuse(error)
+            return
+        await connection.run()
+
+    return router

@@ -1,0 +1,209 @@
+"""One utterance: its audio up to the message that ends it, and the two ways to recognize it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass, replace
+from tempfile import SpooledTemporaryFile
+from typing import Any, BinaryIO, Literal, Protocol, cast
+
+from starlette.datastructures import UploadFile
+
+from deployments.messages import StreamOptions
+from serve_app.api.funasr.containers import HEAD, LiveAudio, is_headerless
+from serve_app.api.funasr.narration import Narration
+from serve_app.api.funasr.replies import Reply, result, spaced
+from serve_app.api.funasr.wire import ClientMessage, Config
+from serve_app.audio.decode import RawPcm
+from serve_app.errors import AsrError, AudioTooLarge, Overloaded
+from serve_app.live import LiveService
+from serve_app.pipeline.live.events import LiveOptions
+from serve_app.pipeline.live.session import LiveSession
+from serve_app.settings import Settings
+from serve_app.transcriber import Transcriber
+
+TRY_AGAIN_LATER, TOO_BIG = 1013, 1009
+"""WebSocket close codes (RFC 6455, section 7.4.1, and the registry that it founded)."""
+
+_IN_MEMORY = 1 << 20
+_READ = 1 << 16
+_SAMPLE_BYTES = 2
+
+
+class HangUp(Exception):
+    """The connection has to be closed, with a WebSocket close code; ``error`` is told before."""
+
+    def __init__(self, code: int, reason: str, error: AsrError | None = None) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+        self.error = error
+
+
+class Conversation(Protocol):
+    """The connection, as an utterance sees it."""
+
+    @property
+    def config(self) -> Config: ...
+
+    async def receive(self) -> bytes | ClientMessage:
+        """The next audio or message; raises :class:`HangUp` if none comes."""
+        ...
+
+    def apply(self, message: ClientMessage) -> None:
+        """Let a message change ``config``; raises :class:`InvalidParameter`."""
+        ...
+
+    async def send(self, reply: Reply) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Recognizers:
+    """What an utterance is recognized with."""
+
+    settings: Settings
+    transcriber: Transcriber
+    live: LiveService
+
+
+class Utterance:
+    """Begins with its first audio; its mode is that of the config then.
+
+    Where no config had named a mode by then, one that comes before the end still may.
+    """
+
+    def __init__(self, conversation: Conversation, recognizers: Recognizers, first: bytes) -> None:
+        self._talk = conversation
+        self._by = recognizers
+        self._first = first
+        self.end: ClientMessage | None = None
+        """The message that ended it, once it came."""
+
+    async def recognize(self) -> None:
+        """Send all results, of which the last one has ``is_final`` set.
+
+        Raises:
+            AsrError: told to nobody yet; no final result was sent.
+            HangUp: the connection cannot go on.
+        """
+        mode = self._talk.config.mode
+        if mode is None or mode == "offline":
+            await self._recognize_file()
+        else:
+            await self._recognize_live(mode, self._frames())
+
+    async def _frames(self) -> AsyncIterator[bytes]:
+        """The audio up to the end; nothing (``b""``) where a message changed the config."""
+        yield self._first
+        while self.end is None:
+            message = await self._talk.receive()
+            if isinstance(message, bytes):
+                yield message
+                continue
+            if message.ends:
+                self.end = message
+            self._talk.apply(message)
+            yield b""
+
+    async def _recognize_file(self) -> None:
+        is_undecided = self._talk.config.mode is None
+        with SpooledTemporaryFile(max_size=_IN_MEMORY) as spool:
+            # UploadFile moves the writes to a thread once the file lies on disk.
+            file = UploadFile(cast("BinaryIO", spool), size=0)
+            frames = self._frames()
+            async for frame in frames:
+                await self._append(file, frame)
+                mode = self._talk.config.mode
+                if is_undecided and mode is not None and mode != "offline":
+                    await self._recognize_live(mode, _continued(file, frames))
+                    return
+            await self._transcribe(file)
+
+    async def _append(self, file: UploadFile, frame: bytes) -> None:
+        limit = self._by.settings.max_audio_bytes
+        if (file.size or 0) + len(frame) > limit:
+            error = AudioTooLarge(f"The recording is larger than {limit} bytes, the most that is taken here.")
+            raise HangUp(TOO_BIG, error.message, error)
+        await file.write(frame)
+
+    async def _transcribe(self, file: UploadFile) -> None:
+        config, size = self._talk.config, file.size or 0
+        await file.seek(0)
+        raw = RawPcm(config.audio_fs) if is_headerless(config, await file.read(HEAD)) else None
+        if raw is not None:
+            if size < self._by.settings.min_audio_duration_sec * raw.sample_rate * _SAMPLE_BYTES:
+                await self._talk.send(result("offline", "", final=True))
+                return
+            file.file.truncate(size - size % _SAMPLE_BYTES)
+        with _admission(), self._by.transcriber.admit():
+            transcript = await self._by.transcriber.transcribe(file.file, raw=raw)
+        reply = result("offline", spaced(transcript.text), final=True, words=transcript.words)
+        await self._talk.send(reply)
+
+    async def _recognize_live(self, mode: Literal["online", "2pass"], frames: AsyncIterator[bytes]) -> None:
+        audio = LiveAudio(self._talk.config)
+        async with AsyncExitStack() as stack:
+            with _admission():
+                session = await stack.enter_async_context(self._by.live.open(self._options(mode)))
+            await _together(_feed(session, audio, frames), self._tell(session, Narration(mode)))
+
+    def _options(self, mode: Literal["online", "2pass"]) -> LiveOptions:
+        defaults = self._by.live.defaults
+        stream = self._talk.config.stream_options(
+            StreamOptions(
+                defaults.chunk_size, defaults.encoder_chunk_look_back, defaults.decoder_chunk_look_back
+            )
+        )
+        return replace(
+            defaults,
+            two_pass=mode == "2pass",
+            # Online results are strung together by the client: a mark would be in the way of what follows.
+            punctuate=mode == "2pass",
+            chunk_size=stream.chunk_size,
+            encoder_chunk_look_back=stream.encoder_chunk_look_back,
+            decoder_chunk_look_back=stream.decoder_chunk_look_back,
+        )
+
+    async def _tell(self, session: LiveSession, narration: Narration) -> None:
+        async for event in session.events():
+            reply = narration.tell(event)
+            if reply is not None:
+                await self._talk.send(reply)
+
+
+async def _feed(session: LiveSession, audio: LiveAudio, frames: AsyncIterator[bytes]) -> None:
+    async for frame in frames:
+        if frame:
+            await session.push(audio.feed(frame))
+    await session.push(audio.flush())
+    await session.finish()
+
+
+async def _continued(file: UploadFile, frames: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """What was put aside, then what still comes."""
+    await file.seek(0)
+    while piece := await file.read(_READ):
+        yield piece
+    async for frame in frames:
+        yield frame
+
+
+@contextmanager
+def _admission() -> Iterator[None]:
+    """Turns a refusal into the end of the connection: the client is to come back later."""
+    try:
+        yield
+    except Overloaded as error:
+        raise HangUp(TRY_AGAIN_LATER, error.message, error) from error
+
+
+async def _together(*work: Coroutine[Any, Any, None]) -> None:
+    """Do all of ``work``; the first error ends the rest of it and is raised."""
+    tasks = [asyncio.create_task(part) for part in work]
+    try:
+        for done in asyncio.as_completed(tasks):
+            await done
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

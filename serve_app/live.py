@@ -1,0 +1,114 @@
+"""Live sessions of one ingress replica: admission, defaults, measures. What every live protocol opens."""
+
+import time
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Protocol
+
+from deployments.messages import Pcm
+from serve_app.errors import Overloaded
+from serve_app.pipeline.graph import LiveGraph
+from serve_app.pipeline.live.events import Finished, LiveEvent, LiveOptions, NearField, Partial
+from serve_app.pipeline.live.session import LiveSession
+from serve_app.settings import Settings
+
+_RETRY_AFTER_SECONDS = 5
+
+
+class LiveMetrics(Protocol):
+    """Where a service reports how it does. Seconds."""
+
+    def sessions(self, count: int) -> None:
+        """Sessions that are open now."""
+        ...
+
+    def first_partial(self, seconds: float) -> None:
+        """From a session's first audio to its first partial text."""
+        ...
+
+    def final_after_end(self, seconds: float) -> None:
+        """From the end of a session's audio to its last event."""
+        ...
+
+
+class LiveService:
+    """Opens live sessions; refuses more than ``max_live_sessions`` at once."""
+
+    def __init__(self, graph: LiveGraph, settings: Settings, metrics: LiveMetrics | None = None) -> None:
+        self._graph = graph
+        self._max_sessions = settings.max_live_sessions
+        self._metrics = metrics
+        self._active = 0
+        near_field = NearField(threshold=settings.asr_nearfield_rms_threshold)
+        self.defaults = LiveOptions(
+            max_sentence_silence_ms=settings.live_end_silence_ms,
+            max_sentence_ms=round(settings.live_max_sentence_sec * 1000),
+            near_field=near_field if settings.asr_enable_nearfield_filter else None,
+        )
+        """How a session listens whose client asks for nothing else."""
+
+    @property
+    def active(self) -> int:
+        """Sessions that are open now."""
+        return self._active
+
+    @asynccontextmanager
+    async def open(self, options: LiveOptions) -> AsyncIterator[LiveSession]:
+        """A new session; it is closed, and what it held is freed, when the context is left.
+
+        Raises:
+            Overloaded: there are as many sessions as there may be.
+        """
+        if self._active >= self._max_sessions:
+            raise Overloaded(
+                f"The server holds {self._active} live sessions, its limit; please try again later.",
+                _RETRY_AFTER_SECONDS,
+            )
+        self._count(1)
+        try:
+            async with self._session(options) as session:
+                yield session
+        finally:
+            self._count(-1)
+
+    def _session(self, options: LiveOptions) -> LiveSession:
+        session_id = uuid.uuid4().hex
+        if self._metrics is None:
+            return LiveSession(self._graph, options, session_id)
+        return _MeasuredSession(self._graph, options, session_id, self._metrics)
+
+    def _count(self, change: int) -> None:
+        self._active += change
+        if self._metrics is not None:
+            self._metrics.sessions(self._active)
+
+
+class _MeasuredSession(LiveSession):
+    """Tells ``metrics`` how long its client waited."""
+
+    def __init__(self, graph: LiveGraph, options: LiveOptions, session_id: str, metrics: LiveMetrics) -> None:
+        super().__init__(graph, options, session_id)
+        self._metrics = metrics
+        self._first_audio: float | None = None
+        self._last_audio: float | None = None
+
+    async def push(self, samples: Pcm) -> None:
+        if self._first_audio is None:
+            self._first_audio = time.monotonic()
+        await super().push(samples)
+
+    async def finish(self) -> None:
+        if self._last_audio is None:
+            self._last_audio = time.monotonic()
+        await super().finish()
+
+    async def events(self) -> AsyncIterator[LiveEvent]:
+        first_partial = True
+        async for event in super().events():
+            if isinstance(event, Partial) and first_partial and self._first_audio is not None:
+                first_partial = False
+                self._metrics.first_partial(time.monotonic() - self._first_audio)
+            elif isinstance(event, Finished) and self._last_audio is not None:
+                self._metrics.final_after_end(time.monotonic() - self._last_audio)
+            yield event

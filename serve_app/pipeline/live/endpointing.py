@@ -1,0 +1,84 @@
+"""Where sentences begin and end, decided block by block from what voice-activity detection says.
+
+Detection reports spans of speech of any length. A span that goes on too long is cut where it is quietest,
+and what follows the cut is a sentence of its own, although detection knows of one span only.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from deployments.messages import Pcm, VadResult
+from serve_app.pipeline.live.events import Cause
+from serve_app.pipeline.segments import Loudness
+
+_LONGEST_SEARCH_MS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A sentence began, in milliseconds of the session."""
+
+    begin_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The sentence that was open ended, in milliseconds of the session."""
+
+    end_ms: int
+    cause: Cause
+
+
+class Endpointing:
+    """The sentences of one session. At most one is open at a time.
+
+    ``longest_ms`` bounds a sentence. Its cut is searched for in its last third, or ten seconds: the audio
+    after the cut goes through the streaming model again, as the begin of the next sentence.
+    """
+
+    def __init__(self, longest_ms: int) -> None:
+        self._longest_ms = longest_ms
+        self._search_ms = min(longest_ms // 3, _LONGEST_SEARCH_MS)
+        self._loudness = Loudness()
+        self._floor_ms = 0
+        self.begin_ms: int | None = None
+
+    def advance(
+        self, block: Pcm, result: VadResult, position_ms: int, *, final: bool
+    ) -> Iterator[Opened | Closed]:
+        """What the next block changes; ``position_ms`` is where it ends.
+
+        Consume all of it before the next call.
+        """
+        self._loudness.append(block)
+        for span in result.spans:
+            end_ms = min(span.end_ms, position_ms)
+            yield from self._open(span.begin_ms)
+            yield from self._cuts(end_ms)
+            yield self._close(end_ms, "end" if final else "silence")
+        if result.open_begin_ms is not None:
+            yield from self._open(result.open_begin_ms)
+            yield from self._cuts(position_ms)
+        if final and self.begin_ms is not None:
+            yield self._close(position_ms, "end")
+
+    def forget_before(self, ms: int) -> None:
+        """Audio before ``ms`` will not be asked for again."""
+        self._loudness.forget_before(ms)
+
+    def _open(self, begin_ms: int) -> Iterator[Opened]:
+        if self.begin_ms is None:
+            self.begin_ms = max(begin_ms, self._floor_ms)
+            yield Opened(self.begin_ms)
+
+    def _cuts(self, until_ms: int) -> Iterator[Opened | Closed]:
+        while self.begin_ms is not None and until_ms - self.begin_ms >= self._longest_ms:
+            latest_ms = self.begin_ms + self._longest_ms
+            yield self._close(self._loudness.quietest(latest_ms - self._search_ms, latest_ms), "cut")
+            yield from self._open(self._floor_ms)
+
+    def _close(self, end_ms: int, cause: Cause) -> Closed:
+        # Detection may put the end of a span before the place where it was cut.
+        end_ms = max(end_ms, self.begin_ms or 0)
+        self.begin_ms, self._floor_ms = None, end_ms
+        return Closed(end_ms, cause)

@@ -1,0 +1,141 @@
+"""Finished sentences: recognized at once, each on its own; punctuated and handed on in their order."""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from deployments.messages import SAMPLE_RATE, AudioSlice, Pcm, Word
+from serve_app.pipeline.graph import LiveGraph
+from serve_app.pipeline.live.buffer import Bell
+from serve_app.pipeline.live.events import LiveOptions, SentenceFinal
+from serve_app.pipeline.live.partials import timed_words, words_of
+from serve_app.pipeline.live.sentence import LiveSentence
+from serve_app.pipeline.text import SENTENCE_FINAL, join_words
+from serve_app.pipeline.types import TimedWord
+
+Itn = Callable[[str], str]
+"""Inverse text normalization: spoken to written form, such as 百分之五 to 5%."""
+
+_IN_FLIGHT = 4
+"""Sentences that may wait for their final before detection has to wait for them."""
+
+
+_PATIENCE_SECONDS = 2.0
+"""How long a final that is known waits for the last partials before it. That is for their sake who compare
+partials: in time, they are there before the final."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Closed:
+    sentence: LiveSentence
+    recognition: asyncio.Task[tuple[Word, ...]] | None
+
+
+class Finals:
+    """Turns closed sentences into :class:`SentenceFinal` events.
+
+    With ``two_pass`` the words are the offline model's, which hears the audio of the sentence as a file job
+    would; without it, they are what ``sentence.hearing`` holds when the streaming model is through.
+    """
+
+    def __init__(
+        self,
+        graph: LiveGraph,
+        options: LiveOptions,
+        itn: Itn | None,
+        emit: Callable[[SentenceFinal], None],
+        progress: Bell,
+    ) -> None:
+        self._graph = graph
+        self._options = options
+        self._itn = itn
+        self._emit = emit
+        self._progress = progress
+        self._closed: deque[_Closed] = deque()
+        self._context: tuple[str, ...] = ()
+        self._ended = False
+        self._bell = Bell()
+
+    @property
+    def keeps_up(self) -> bool:
+        return len(self._closed) < _IN_FLIGHT
+
+    def add(self, sentence: LiveSentence, samples: Pcm, tasks: asyncio.TaskGroup) -> None:
+        """Take a closed sentence with its audio; recognition starts now, as one of ``tasks``."""
+        recognition = None
+        if self._options.two_pass and len(samples):
+            recognition = tasks.create_task(self._recognize(samples))
+        self._closed.append(_Closed(sentence, recognition))
+        self._bell.ring()
+
+    def end(self) -> None:
+        """No sentence follows."""
+        self._ended = True
+        self._bell.ring()
+
+    async def run(self) -> None:
+        """Work until :meth:`end` was called and all finals are out.
+
+        Raises:
+            AsrError: what a model raised.
+        """
+        while True:
+            await self._bell.until(lambda: bool(self._closed) or self._ended)
+            if not self._closed:
+                return
+            sentence = self._closed[0].sentence
+            words = await self._words(self._closed[0])
+            self._emit(await self._final(sentence, timed_words(words, sentence.begin)))
+            sentence.told = True
+            self._closed.popleft()
+            self._progress.ring()
+
+    async def _words(self, closed: _Closed) -> tuple[Word, ...]:
+        if not self._options.two_pass:
+            await closed.sentence.streamed.wait()
+            return _online_words(closed.sentence)
+        words = await closed.recognition if closed.recognition is not None else ()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                await closed.sentence.streamed.wait()
+        return words
+
+    async def _recognize(self, samples: Pcm) -> tuple[Word, ...]:
+        piece = await self._graph.store(samples)
+        recognition = await self._graph.transcribe(AudioSlice((piece,)))
+        return recognition.words
+
+    async def _final(self, sentence: LiveSentence, words: tuple[TimedWord, ...]) -> SentenceFinal:
+        if words and self._options.punctuate:
+            words = await self._punctuated(words)
+            if sentence.cause == "end":
+                words = _ended(words)
+        text = join_words((word.text, word.mark) for word in words)
+        if text and self._itn is not None:
+            text = self._itn(text)
+        end = sentence.begin if sentence.end is None else sentence.end
+        return SentenceFinal(
+            sentence.index, text, sentence.begin / SAMPLE_RATE, end / SAMPLE_RATE, words, sentence.cause
+        )
+
+    async def _punctuated(self, words: tuple[TimedWord, ...]) -> tuple[TimedWord, ...]:
+        block = await self._graph.punctuate_live([word.text for word in words], self._context)
+        self._context = block.context
+        return tuple(replace(word, mark=mark) for word, mark in zip(words, block.marks, strict=True))
+
+
+def _online_words(sentence: LiveSentence) -> tuple[Word, ...]:
+    """What the streaming model heard; where the sentence was cut, without what belongs to the next one."""
+    tokens = sentence.hearing.tokens
+    if sentence.cause == "cut" and sentence.end is not None:
+        length_ms = (sentence.end - sentence.begin) * 1000 // SAMPLE_RATE
+        tokens = tuple(token for token in tokens if token.begin_ms < length_ms)
+    return words_of(tokens)
+
+
+def _ended(words: tuple[TimedWord, ...]) -> tuple[TimedWord, ...]:
+    """Nothing follows, which the punctuation model cannot know."""
+    last = words[-1]
+    return words if last.mark in SENTENCE_FINAL else (*words[:-1], replace(last, mark="。"))

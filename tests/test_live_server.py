@@ -1,0 +1,151 @@
+"""Live speech through the whole server: many at once, too many, and those who leave without a word."""
+
+import asyncio
+import difflib
+import itertools
+
+import httpx
+import numpy as np
+import pytest
+
+from benchmarks.live_server import LiveServer
+from deployments.messages import Pcm
+from serve_app.errors import Overloaded
+from serve_app.live import LiveService
+from serve_app.pipeline.live.events import Finished, NearField
+from serve_app.settings import Settings
+from tests.conftest import Sample
+from tests.funasr_clients import connected, receive, send_json
+from tests.live_speech import RATE, converse, recording, spoken, websocket_url
+from tests.test_http_app import SilentGraph
+
+MODES = ["2pass", "online"]
+
+
+def similar(text: str, expected: str) -> float:
+    return difflib.SequenceMatcher(None, text, expected, autojunk=False).ratio()
+
+
+async def sessions_of(server: LiveServer) -> int:
+    async with httpx.AsyncClient(trust_env=False) as client:
+        return int((await client.get(server.url + "/healthz")).json()["live_sessions"])
+
+
+async def until_sessions_are(server: LiveServer, count: int) -> None:
+    for _ in range(600):
+        if (now := await sessions_of(server)) == count:
+            return
+        await asyncio.sleep(0.1)
+    pytest.fail(f"there are {now} sessions")
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("mode", MODES)
+async def test_what_was_said_is_heard(server: LiveServer, samples: list[Sample], mode: str) -> None:
+    audio = recording([sample.path for sample in samples])
+    heard = await converse(websocket_url(server.url), spoken(audio, speed=0), mode)
+    assert similar(heard.text, "".join(sample.text for sample in samples)) > 0.75
+
+
+def different_recordings(samples: list[Sample], count: int) -> list[Pcm]:
+    """No two alike: other orders, pauses and begins."""
+    orders = itertools.permutations([sample.path for sample in samples], 2)
+    found = []
+    for index, order in zip(range(count), itertools.cycle(orders), strict=False):
+        lead = np.zeros(index * 977, np.int16)
+        found.append(np.concatenate([lead, recording(order, pause=0.9 + index / 50)]))
+    return found
+
+
+@pytest.mark.server
+@pytest.mark.slow
+async def test_32_paced_sessions_hear_what_each_hears_alone(
+    server: LiveServer, samples: list[Sample]
+) -> None:
+    url = websocket_url(server.url)
+    audios = different_recordings(samples, 32)
+    work = list(zip(audios, itertools.cycle(MODES), strict=False))
+    alone = [(await converse(url, spoken(audio, speed=0), mode)).text for audio, mode in work]
+    assert all(alone)
+    together = await asyncio.gather(*(converse(url, spoken(audio), mode) for audio, mode in work))
+    assert [heard.text for heard in together] == alone
+    assert all(heard.partials for heard, (_, mode) in zip(together, work, strict=True) if mode == "2pass")
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("mode", MODES)
+async def test_who_vanishes_in_mid_sentence_leaves_no_session(
+    server: LiveServer, samples: list[Sample], mode: str
+) -> None:
+    audio = recording([samples[0].path])
+    for _ in range(3):
+        async with connected(websocket_url(server.url)) as socket:
+            await send_json(socket, mode=mode, audio_fs=RATE, wav_format="pcm", is_speaking=True)
+            for packet in np.array_split(audio[: 2 * RATE], 10):
+                await socket.send(packet.tobytes())
+            await receive(socket)
+            assert await sessions_of(server) >= 1
+            socket.transport.abort()
+    await until_sessions_are(server, 0)
+
+
+async def test_too_many_sessions_are_refused_and_places_are_given_back() -> None:
+    service = LiveService(SilentGraph(), Settings(max_live_sessions=2))
+    async with service.open(service.defaults), service.open(service.defaults):
+        assert service.active == 2
+        with pytest.raises(Overloaded) as refused:
+            async with service.open(service.defaults):
+                pass
+        assert refused.value.retry_after > 0
+        assert service.active == 2
+    assert service.active == 0
+    with pytest.raises(ZeroDivisionError):
+        async with service.open(service.defaults):
+            raise ZeroDivisionError
+    assert service.active == 0
+
+
+async def test_no_task_outlives_a_session() -> None:
+    service = LiveService(SilentGraph(), Settings())
+    before = asyncio.all_tasks()
+    async with service.open(service.defaults) as session:
+        await session.push(np.zeros(RATE, np.int16))
+    assert asyncio.all_tasks() == before
+
+
+def test_the_settings_are_the_defaults_of_sessions() -> None:
+    settings = Settings(live_end_silence_ms=500, live_max_sentence_sec=30.5, asr_nearfield_rms_threshold=0.02)
+    defaults = LiveService(SilentGraph(), settings).defaults
+    assert (defaults.max_sentence_silence_ms, defaults.max_sentence_ms) == (500, 30_500)
+    assert defaults.near_field == NearField(threshold=0.02)
+    off = Settings(asr_enable_nearfield_filter=False)
+    assert LiveService(SilentGraph(), off).defaults.near_field is None
+
+
+class Metrics:
+    """Keeps what was reported."""
+
+    def __init__(self) -> None:
+        self.counts: list[int] = []
+        self.waits: list[float] = []
+
+    def sessions(self, count: int) -> None:
+        self.counts.append(count)
+
+    def first_partial(self, seconds: float) -> None:
+        raise AssertionError("nobody said anything")
+
+    def final_after_end(self, seconds: float) -> None:
+        self.waits.append(seconds)
+
+
+async def test_sessions_are_measured() -> None:
+    metrics = Metrics()
+    service = LiveService(SilentGraph(), Settings(), metrics)
+    async with service.open(service.defaults) as session:
+        await session.push(np.zeros(RATE, np.int16))
+        await session.finish()
+        assert [event async for event in session.events()] == [Finished(1.0)]
+    assert metrics.counts == [1, 0]
+    assert len(metrics.waits) == 1
+    assert metrics.waits[0] >= 0
