@@ -5,6 +5,7 @@ can take the next block, also after another one died.
 """
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -61,8 +62,12 @@ class Vad:
         block = VadBlock(samples, request.state, request.final, request.options)
         return await self._queue.submit(block, audio_seconds=request.audio.seconds)
 
-    async def detect_live(self, request: LiveVadRequest) -> list[VadResult]:
-        """Find the speech in the next audio of a live session, block by block; at least one result."""
+    async def detect_live(self, requests: Sequence[LiveVadRequest]) -> list[list[VadResult] | BaseException]:
+        """Find the speech in the next audio of live sessions; for each its results, or what it came to."""
+        return await asyncio.gather(*(self._follow(request) for request in requests), return_exceptions=True)
+
+    async def _follow(self, request: LiveVadRequest) -> list[VadResult]:
+        """One result for each block, at least one; the last one holds the state."""
         results: list[VadResult] = []
         state = request.state
         begins = range(0, max(1, len(request.samples)), request.block)

@@ -36,6 +36,7 @@ from deployments.messages import (
     VadResult,
     VadState,
 )
+from serve_app.coalescing import Coalescer
 from serve_app.errors import Overloaded, UpstreamLost
 from serve_app.pipeline.graph import StreamLost
 
@@ -45,6 +46,10 @@ _LOST = (RayActorError, WorkerCrashedError, NodeDiedError, RaySystemError, Repli
 _ATTEMPTS = 5
 _FIRST_PAUSE = 0.2
 _DROP_SECONDS = 30
+_VAD_ITEMS = 32
+_VAD_CALLS = 16
+_VAD_SPACING = 0.03
+"""Seconds; a session asks every 0.2 s."""
 _BUSY = "The server is busy; please send the request again later."
 _RETRY_AFTER_SECONDS = 5
 
@@ -68,6 +73,9 @@ class ServeGraph:
         self._paraformer = paraformer
         self._punctuation = punctuation
         self._streaming = streaming
+        self._live_vad = Coalescer(
+            self._detect_all, max_items=_VAD_ITEMS, max_calls=_VAD_CALLS, spacing=_VAD_SPACING
+        )
         self._drops: set[asyncio.Task[None]] = set()
 
     async def store(self, samples: Pcm) -> AudioPiece:
@@ -98,9 +106,14 @@ class ServeGraph:
     async def detect_live(
         self, samples: Pcm, block: int, state: VadState | None, final: bool, options: VadOptions
     ) -> list[VadResult]:
-        request = LiveVadRequest(samples, block, state, final, options)
-        result: list[VadResult] = await self._call("Vad", lambda: self._vad.detect_live.remote(request))
-        return result
+        # Each session asks several times a second, and a call costs more than detection itself.
+        return await self._live_vad.submit(LiveVadRequest(samples, block, state, final, options))
+
+    async def _detect_all(self, requests: Sequence[LiveVadRequest]) -> list[list[VadResult] | BaseException]:
+        results: list[list[VadResult] | BaseException] = await self._call(
+            "Vad", lambda: self._vad.detect_live.remote(requests)
+        )
+        return results
 
     async def punctuate_live(self, words: Sequence[str], context: Sequence[str]) -> PunctuatedBlock:
         request = LivePunctuationRequest(words, context)

@@ -66,6 +66,17 @@ async def receive(socket: ClientConnection, seconds: float = PATIENCE) -> Messag
     return message
 
 
+async def until_closed(socket: ClientConnection) -> tuple[list[Message], int | None]:
+    """What still comes until the server closes the connection, and its close code."""
+    messages: list[Message] = []
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            try:
+                messages.append(json.loads(await socket.recv()))
+            except ConnectionClosed:
+                return messages, socket.close_code
+
+
 async def send_json(socket: ClientConnection, **values: Any) -> None:
     await socket.send(json.dumps(values, ensure_ascii=False))
 

@@ -86,8 +86,6 @@ class World:
 
     fault: AsrError | Exception | None = None
     """Raised by recognition, live and of files."""
-    open: int = 0
-    most_open: int = 0
     opened: list[LiveOptions] = field(default_factory=list)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     """Cleared: recognition waits, and takes no audio."""

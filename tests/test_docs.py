@@ -79,12 +79,19 @@ def transcribes_all(output: str) -> bool:
     return all(f"samples/{name}: {transcript(name)}" in output for name in ("home.wav", "meeting.wav"))
 
 
+def shows_partials_and_finals(output: str) -> bool:
+    lines = output.splitlines()
+    finals = "".join(line.removeprefix("=>  ") for line in lines if line.startswith("=>"))
+    return finals == transcript("travel.wav") and sum(line.startswith("...") for line in lines) > 2
+
+
 EXPECTED: dict[str, Callable[[str], bool]] = {
     "transcribe.sh": says("home.wav"),
     "pcm.sh": says("home.wav"),
     "words.sh": says_each_word,
     "subtitles.sh": shows_subtitles,
     "openai_sdk.py": shows_segments,
+    "live.py": shows_partials_and_finals,
     "cli.sh": transcribes_all,
     "health.sh": lambda output: '"ok"' in output and '"ready"' in output,
 }

@@ -4,16 +4,25 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
+from serve_app.api.funasr.narration import Narration
 from serve_app.errors import Overloaded, UpstreamLost
 from serve_app.live import LiveService
+from serve_app.pipeline.live.events import (
+    Cause,
+    Finished,
+    LiveEvent,
+    Partial,
+    SentenceFinal,
+    SpeechStarted,
+)
 from tests import funasr_clients as clients
-from tests.funasr_clients import Message, connected, receive, send_json
+from tests.funasr_clients import Message, connected, receive, send_json, until_closed
 from tests.funasr_world import World, funasr_server, speech, wav_file
 
 
@@ -387,21 +396,10 @@ async def test_a_fault_of_ours_shows_no_inner_workings(url: str, world: World, m
         await socket.send(speech("一"))
         await socket.send(speech("二"))
         await send_json(socket, is_speaking=False)
-        messages, closed = await rest(socket)
+        messages, closed = await until_closed(socket)
     assert closed == 1011
     assert finals(messages)
     assert "secret" not in json.dumps(messages)
-
-
-async def rest(socket: ClientConnection) -> tuple[list[Message], int | None]:
-    """What still comes until the server closes, and its close code."""
-    messages: list[Message] = []
-    async with asyncio.timeout(20):
-        while True:
-            try:
-                messages.append(json.loads(await socket.recv()))
-            except ConnectionClosed:
-                return messages, socket.close_code
 
 
 async def test_overload_is_told_and_closed(world: World) -> None:
@@ -412,7 +410,7 @@ async def test_overload_is_told_and_closed(world: World) -> None:
             await receive(first)
             await send_json(second, mode="online")
             await second.send(speech("二"))
-            messages, closed = await rest(second)
+            messages, closed = await until_closed(second)
             assert (len(messages), closed) == (1, 1013)
             assert "limit" in messages[0]["error"]
             await send_json(first, is_speaking=False)
@@ -442,7 +440,7 @@ async def test_the_key_is_asked_for(world: World) -> None:
             connected(url + "?token=wrong"),
         ):
             async with refused as socket:
-                messages, closed = await rest(socket)
+                messages, closed = await until_closed(socket)
                 assert (len(messages), closed) == (1, 1008)
                 assert "key" in messages[0]["error"]
                 assert "right-key" not in json.dumps(messages)
@@ -462,12 +460,12 @@ async def test_the_path_of_its_own(url: str) -> None:
 async def test_silent_clients_are_closed(world: World) -> None:
     async with funasr_server(world, live_idle_timeout_sec=0.3) as (url, service):
         async with connected(url) as socket:
-            assert await rest(socket) == ([], 1000)
+            assert await until_closed(socket) == ([], 1000)
         for mode in ("offline", "2pass"):
             async with connected(url) as socket:
                 await send_json(socket, mode=mode)
                 await socket.send(speech("一"))
-                messages, closed = await rest(socket)
+                messages, closed = await until_closed(socket)
                 assert closed == 1001
                 assert [message["is_final"] for message in messages if "error" in message] == [True]
         assert await settles(service)
@@ -512,7 +510,7 @@ async def test_audio_without_end_is_bounded(world: World, mode: str) -> None:
                     await socket.send(bytes(100_000))
             except ConnectionClosed:
                 assert socket.close_code == 1009
-            messages, closed = await rest(socket)
+            messages, closed = await until_closed(socket)
         assert closed == 1009
         assert [message["is_final"] for message in messages if "error" in message] == [True]
         world.gate.set()
@@ -538,7 +536,7 @@ async def test_many_small_texts_do_not_pile_up(world: World) -> None:
                     await socket.send('{"itn": true}')
             except ConnectionClosed:
                 assert socket.close_code == 1009
-            assert (await rest(socket))[1] == 1009
+            assert (await until_closed(socket))[1] == 1009
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 3000, None])
@@ -572,3 +570,46 @@ async def test_the_subprotocol_is_echoed_only_when_offered(url: str) -> None:
         assert socket.subprotocol == "binary"
     async with connected(url) as socket:
         assert socket.subprotocol is None
+
+
+def told(mode: Literal["online", "2pass"], *events: LiveEvent) -> list[Message]:
+    narration = Narration(mode)
+    return [reply for event in events if (reply := narration.tell(event)) is not None]
+
+
+def heard(text: str, stable: int, index: int = 0) -> Partial:
+    return Partial(index, text, stable, 0.0, 1.0, ())
+
+
+def ended(text: str, cause: Cause = "silence", index: int = 0) -> SentenceFinal:
+    return SentenceFinal(index, text, 0.0, 1.0, (), cause)
+
+
+def test_only_what_stays_is_told_while_a_sentence_goes_on() -> None:
+    events = [heard("he", 0), heard("hello", 0), heard("hello wor", 5), heard("hello world", 5)]
+    replies = told("online", SpeechStarted(0, 0.0), *events, ended("hello world", "end"), Finished(1.0))
+    assert [(reply["text"], reply["is_final"]) for reply in replies] == [("hello", False), (" world", True)]
+
+
+def test_a_sentence_that_came_to_nothing_takes_its_increments_back() -> None:
+    replies = told("2pass", SpeechStarted(0, 0.0), heard("一", 1), ended(""), Finished(1.0))
+    assert [(reply["mode"], reply["text"], reply["is_final"]) for reply in replies] == [
+        ("2pass-online", "一", False),
+        ("2pass-offline", "", False),
+        ("2pass-offline", "", True),
+    ]
+    silent = told("2pass", SpeechStarted(0, 0.0), ended(""), Finished(1.0))
+    assert [(reply["text"], reply["is_final"]) for reply in silent] == [("", True)]
+
+
+def test_online_text_that_begins_differently_after_all_is_continued() -> None:
+    replies = told("online", SpeechStarted(0, 0.0), heard("一二", 2), ended("三四五", "end"), Finished(1.0))
+    assert [reply["text"] for reply in replies] == ["一二", "五"]
+
+
+@pytest.mark.parametrize("mode", ["online", "2pass"])
+def test_sentences_in_latin_script_stay_apart(mode: Literal["online", "2pass"]) -> None:
+    first: list[LiveEvent] = [SpeechStarted(0, 0.0), heard("hello", 5), ended("hello")]
+    second: list[LiveEvent] = [SpeechStarted(1, 1.0), heard("world", 5, 1), ended("world", "end", 1)]
+    replies = told(mode, *first, *second, Finished(2.0))
+    assert clients.text_of(replies) == "hello world"

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,15 +44,22 @@ class Changeable:
         self.running.process.send_signal(signal.SIGHUP)
         await self.until(lambda: self.running.log.read_text().count(APPLIED) > before)
 
-    async def until(self, condition: Any) -> None:
+    async def until(self, condition: Callable[[], object]) -> None:
         for _ in range(1800):
             if await asyncio.to_thread(condition):
                 return
             await asyncio.sleep(0.1)
         pytest.fail("nothing more happens:\n" + self.running.log.read_text()[-4000:])
 
-    def replicas(self) -> set[int]:
-        return {process.pid for process in self.running.replicas("ParaformerStreaming")}
+    def replicas(self, deployment: str = "ParaformerStreaming") -> set[int]:
+        return {process.pid for process in self.running.replicas(deployment)}
+
+    async def kill(self, deployment: str) -> None:
+        """SIGKILL its only replica, and wait until there is another one."""
+        await self.until(lambda: len(self.replicas(deployment)) == 1)
+        (victim,) = self.running.replicas(deployment)
+        victim.kill()
+        await self.until(lambda: self.replicas(deployment) - {victim.pid})
 
 
 def changed(config: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
@@ -136,11 +143,15 @@ async def crowd(server: Changeable, samples: list[Sample]) -> AsyncIterator[None
 async def test_killed_replicas(server: Changeable, samples: list[Sample]) -> None:
     async with crowd(server, samples):
         for _ in range(2):
-            await server.until(lambda: len(server.replicas()) == 1)
-            (before,) = server.running.replicas("ParaformerStreaming")
-            before.kill()
-            await server.until(lambda pid=before.pid: server.replicas() - {pid})
+            await server.kill("ParaformerStreaming")
             await asyncio.sleep(5)
+
+
+async def test_killed_replicas_of_the_other_models(server: Changeable, samples: list[Sample]) -> None:
+    async with crowd(server, samples):
+        for deployment in ("Vad", "Paraformer", "Punctuation"):
+            await server.kill(deployment)
+        await asyncio.sleep(3)
 
 
 async def test_more_replicas_and_fewer(server: Changeable, samples: list[Sample]) -> None:

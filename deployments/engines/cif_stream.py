@@ -50,7 +50,7 @@ class ChunkCif(CifPredictor):
         counted, window = self._windows(rows, turns)
         rows_and_zero = torch.cat([encoded, encoded.new_zeros(1, self.size)])
         neighbors = rows_and_zero.index_select(0, torch.from_numpy(window.ravel()).to(self._device))
-        alphas = self._weigh(neighbors.view(len(window), -1))[0].cpu().numpy()
+        alphas = self._weigh(neighbors.view(len(window), window.shape[1] * self.size))[0].cpu().numpy()
         lengths = np.array([len(turn.counted) for turn in turns])
         sums = _Integration(alphas, lengths, turns, self._tail)
 

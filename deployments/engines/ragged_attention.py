@@ -40,7 +40,7 @@ class RaggedAttention:
             counts = np.array([lengths[index] for index in members])
             begin = np.array([begins[index] for index in members])
             step = np.arange(counts.max())
-            queries = begin[:, None] + np.minimum(step, counts[:, None] - 1)
+            queries = np.clip(begin[:, None] + np.minimum(step, counts[:, None] - 1), 0, begins[-1] - 1)
             columns, mask = _padded([keys[index] for index in members])
             query_index = queries[:, None] * (parts * heads) + by_head
             key_index = columns[:, None] * (2 * heads) + by_head

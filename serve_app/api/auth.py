@@ -7,6 +7,9 @@ from starlette.requests import HTTPConnection
 
 from serve_app.errors import Unauthenticated
 
+_QUERY_KEYS = ("token", "x_nls_token", "X-NLS-Token")
+"""For clients that cannot set headers, as browsers' WebSockets."""
+
 
 def bearer_token(connection: HTTPConnection) -> str | None:
     """The key that a request carries, or ``None``.
@@ -16,7 +19,8 @@ def bearer_token(connection: HTTPConnection) -> str | None:
     header = connection.headers.get("authorization", "").strip()
     if header[:6].lower() == "bearer":
         header = header[6:].lstrip("; ").strip()
-    return header or connection.headers.get("x-nls-token") or connection.query_params.get("token")
+    given = (connection.query_params.get(key) for key in _QUERY_KEYS)
+    return header or connection.headers.get("x-nls-token") or next(filter(None, given), None)
 
 
 class Authenticator:

@@ -123,12 +123,14 @@ class FileJob:
     async def _next(self, producer: asyncio.Task[None]) -> _Segment | None:
         """The next segment, or what ended the producer: a queue alone would wait for ever after a fault."""
         getter = asyncio.create_task(self._queue.get())
-        await asyncio.wait({getter, producer}, return_when=asyncio.FIRST_COMPLETED)
-        if not getter.done() and self._queue.empty():
+        try:
+            await asyncio.wait({getter, producer}, return_when=asyncio.FIRST_COMPLETED)
+            if not getter.done() and self._queue.empty():
+                await producer
+                return None
+            return await getter
+        finally:
             getter.cancel()
-            await producer
-            return None
-        return await getter
 
     async def _produce(self, blocks: Blocks) -> None:
         """Decode, detect and plan; recognition of each segment starts as soon as it is known."""

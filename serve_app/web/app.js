@@ -75,7 +75,7 @@ class App {
   packet(packet, { source }) {
     this.meter.push(packet);
     this.view.showReadouts(this.run);
-    if (source !== "microphone") return;
+    if (source !== "microphone" || this.view.phase !== "listening") return;
     this.loudest = Math.max(this.loudest, levels(packet).rms);
     const quiet = this.loudest < QUIET_RMS && this.run.heardMs > QUIET_AFTER_MS;
     if (quiet === Boolean(this.view.hinted)) return;

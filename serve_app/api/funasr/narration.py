@@ -23,7 +23,7 @@ class Narration:
         self._label = "2pass-online" if self._online else "2pass-offline"
         self._sent = ""
         self._previous = ""
-        """The text before the current sentence, or the end of it."""
+        """The last sentence before the current one that has a text."""
         self._is_over = False
 
     def tell(self, event: LiveEvent) -> Reply | None:
@@ -46,22 +46,19 @@ class Narration:
         new = self._new(event.text[: event.stable])
         if not new:
             return None
-        slice_type = _FURTHER if self._sent else _FIRST
-        text = self._gap(new, slice_type) + new
+        is_first = not self._sent
         self._sent += new
-        return result("2pass-online", text, final=False, **_slice(event, slice_type))
+        text = self._apart(new) if is_first else new
+        return result("2pass-online", text, final=False, **_slice(event, _FIRST if is_first else _FURTHER))
 
     def _sentence(self, event: SentenceFinal) -> Reply | None:
         self._is_over = event.cause == "end"
-        heard = bool(self._sent)
-        if self._online:
-            text = self._new(event.text)
-            text = self._gap(text, _FURTHER if heard else _FIRST) + text
+        heard, text = bool(self._sent), event.text
+        if self._online and heard:
+            text = self._new(text)
         else:
-            text = spaced(event.text)
-            text = self._gap(text, _FIRST) + text
-        self._previous = event.text or self._previous
-        self._sent = ""
+            text = self._apart(text if self._online else spaced(text))
+        self._previous, self._sent = event.text or self._previous, ""
         if not (text or heard or self._is_over):
             return None
         words = () if self._online else event.words
@@ -71,11 +68,11 @@ class Narration:
         """What ``text`` has more than was sent, also where it begins differently after all."""
         return text[len(self._sent) :]
 
-    def _gap(self, text: str, slice_type: int) -> str:
-        """A space at the begin of a sentence where both sides are in Latin script."""
-        if slice_type != _FIRST or not text or not self._previous:
-            return ""
-        return "" if is_cjk(text[0]) or is_cjk(self._previous[-1]) else " "
+    def _apart(self, text: str) -> str:
+        """The begin of a sentence, after a space where both sides of it are in Latin script."""
+        if not text or not self._previous or is_cjk(text[0]) or is_cjk(self._previous[-1]):
+            return text
+        return f" {text}"
 
 
 def _slice(event: Partial | SentenceFinal, slice_type: int) -> Reply:

@@ -25,7 +25,8 @@ from serve_app.transcriber import Transcriber
 TRY_AGAIN_LATER, TOO_BIG = 1013, 1009
 """WebSocket close codes (RFC 6455, section 7.4.1, and the registry that it founded)."""
 
-_IN_MEMORY = 1 << 20
+_MIB = 1 << 20
+_IN_MEMORY = _MIB
 _READ = 1 << 16
 _SAMPLE_BYTES = 2
 
@@ -122,7 +123,9 @@ class Utterance:
     async def _append(self, file: UploadFile, frame: bytes) -> None:
         limit = self._by.settings.max_audio_bytes
         if (file.size or 0) + len(frame) > limit:
-            error = AudioTooLarge(f"The recording is larger than {limit} bytes, the most that is taken here.")
+            error = AudioTooLarge(
+                f"The recording is larger than {limit / _MIB:g} MB, which is the most that this server takes."
+            )
             raise HangUp(TOO_BIG, error.message, error)
         await file.write(frame)
 

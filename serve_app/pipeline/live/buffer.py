@@ -59,10 +59,8 @@ class Inbox:
             self._add(samples[begin:end].copy())
             begin = end
 
-    def end(self, rest: Pcm | None = None) -> None:
-        """No samples follow; ``rest`` are the last ones. A sender that still waits is sent on."""
-        if rest is not None and len(rest):
-            self._add(rest)
+    def end(self) -> None:
+        """No samples follow. A sender that still waits is sent on."""
         self.ended = True
         self._bell.ring()
 

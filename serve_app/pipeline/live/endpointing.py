@@ -9,9 +9,16 @@ from dataclasses import dataclass
 
 from deployments.messages import Pcm, VadResult
 from serve_app.pipeline.live.events import Cause
+from serve_app.pipeline.live.near_field import Near
 from serve_app.pipeline.segments import Loudness
 
 _LONGEST_SEARCH_MS = 10_000
+
+_ONSET_MS = 1500
+"""How long before somebody near was noticed a sentence may begin, where somebody far away spoke before."""
+
+_OFFSET_MS = 300
+"""How much of a sentence's audio follows the last that was near, where somebody far away goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,33 +39,43 @@ class Closed:
 class Endpointing:
     """The sentences of one session. At most one is open at a time.
 
-    ``longest_ms`` bounds a sentence. Its cut is searched for in its last third, or ten seconds: the audio
+    ``silence_ms`` ends a sentence that only somebody far away goes on with. ``longest_ms`` bounds it. Its cut is searched for in its last third, or ten seconds: the audio
     after the cut goes through the streaming model again, as the begin of the next sentence.
     """
 
-    def __init__(self, longest_ms: int) -> None:
+    def __init__(self, longest_ms: int, silence_ms: int) -> None:
         self._longest_ms = longest_ms
+        self._silence_ms = silence_ms + _OFFSET_MS
         self._search_ms = min(longest_ms // 3, _LONGEST_SEARCH_MS)
         self._loudness = Loudness()
         self._floor_ms = 0
+        self._near: Near | None = None
         self.begin_ms: int | None = None
 
     def advance(
-        self, block: Pcm, result: VadResult, position_ms: int, *, final: bool
+        self, block: Pcm, result: VadResult, position_ms: int, near: Near | None, *, final: bool
     ) -> Iterator[Opened | Closed]:
         """What the next block changes; ``position_ms`` is where it ends.
 
-        Consume all of it before the next call.
+        ``near``: when somebody near spoke so far. Consume all of the result before the next call.
         """
         self._loudness.append(block)
+        self._near = near
         for span in result.spans:
             end_ms = min(span.end_ms, position_ms)
             yield from self._open(span.begin_ms)
             yield from self._cuts(end_ms)
-            yield self._close(end_ms, "end" if final else "silence")
+            if self.begin_ms is not None:
+                yield self._close(end_ms, "end" if final else "silence")
         if result.open_begin_ms is not None:
             yield from self._open(result.open_begin_ms)
             yield from self._cuts(position_ms)
+            if (
+                near is not None
+                and self.begin_ms is not None
+                and position_ms - near.end_ms > self._silence_ms
+            ):
+                yield self._close(near.end_ms + _OFFSET_MS, "silence")
         if final and self.begin_ms is not None:
             yield self._close(position_ms, "end")
 
@@ -67,8 +84,9 @@ class Endpointing:
         self._loudness.forget_before(ms)
 
     def _open(self, begin_ms: int) -> Iterator[Opened]:
-        if self.begin_ms is None:
-            self.begin_ms = max(begin_ms, self._floor_ms)
+        begin_ms = max(begin_ms, self._floor_ms)
+        if self.begin_ms is None and self._near is not None and self._near.end_ms > begin_ms:
+            self.begin_ms = max(begin_ms, self._near.begin_ms - _ONSET_MS)
             yield Opened(self.begin_ms)
 
     def _cuts(self, until_ms: int) -> Iterator[Opened | Closed]:

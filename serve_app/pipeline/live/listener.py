@@ -8,6 +8,7 @@ from serve_app.pipeline.live.buffer import BLOCK_SAMPLES, SAMPLES_PER_MS, Bell, 
 from serve_app.pipeline.live.endpointing import Endpointing, Opened
 from serve_app.pipeline.live.events import LiveOptions, SpeechStarted
 from serve_app.pipeline.live.finals import Finals
+from serve_app.pipeline.live.near_field import Near, NearFieldLevel
 from serve_app.pipeline.live.outbox import Outbox
 from serve_app.pipeline.live.sentence import LiveSentence
 from serve_app.pipeline.live.streams import STRIDE_UNIT_SAMPLES, SentenceStreams
@@ -18,6 +19,8 @@ _UNREAD_FINALS = 256
 
 _ENDLESS_MS = 1 << 40
 """Detection ends no span for its length: where a long one is cut is decided here, by loudness."""
+
+_EVERYBODY = Near(0, _ENDLESS_MS)
 
 _KEPT_SAMPLES = 2 * VAD_LATENCY_MS * SAMPLES_PER_MS
 """How far back a sentence may begin of which nothing is known yet."""
@@ -54,7 +57,9 @@ class Listener:
         self._finals = finals
         self._outbox = outbox
         self._progress = progress
-        self._endpointing = Endpointing(options.max_sentence_ms)
+        silence_ms, near = options.max_sentence_silence_ms, options.near_field
+        self._endpointing = Endpointing(options.max_sentence_ms, silence_ms)
+        self._level = None if near is None else NearFieldLevel(near, silence_ms)
         self._count = 0
         self._open: LiveSentence | None = None
 
@@ -88,7 +93,8 @@ class Listener:
     def _hear(self, block: Pcm, result: VadResult, tasks: asyncio.TaskGroup, *, final: bool) -> None:
         self._timeline.append(block)
         position_ms = self._timeline.end // SAMPLES_PER_MS
-        for change in self._endpointing.advance(block, result, position_ms, final=final):
+        near = _EVERYBODY if self._level is None else self._level.follow(block)
+        for change in self._endpointing.advance(block, result, position_ms, near, final=final):
             if isinstance(change, Opened):
                 self._begin(change.begin_ms)
             elif self._open is not None:

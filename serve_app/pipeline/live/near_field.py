@@ -1,10 +1,12 @@
-"""Silences what comes from afar: a gate on the level, which leaves the timeline as it is.
+"""Tells by the level when somebody near speaks, so that what comes from afar is no sentence of its own.
 
-Level alone decides, over 200 ms at a time, so that what the gate does depends neither on packets nor on
-what detection makes of it. A gate that only looked at each frame would bite into words: soft onsets are
-kept by looking ahead, soft endings and short pauses by a hold, quiet syllables by a lower threshold
-while the sentence may still be going on. That ends two seconds after the last near sound: somebody
-farther away, who goes on talking, must not keep the sentence open.
+The audio itself is left alone: a gate that silenced what is not loud would bite into soft onsets. What
+detection takes for speech becomes a sentence only if somebody near speaks in it, and a sentence ends when
+nobody near has spoken for long enough, whoever else goes on.
+
+A sentence begins with 400 ms that reach the threshold, together. Within it, 200 ms have to reach a lower one, so
+that quiet syllables count; but not for more than some seconds after the last 400 ms that reached the upper, so
+that somebody a little farther away does not carry the sentence on.
 """
 
 from collections import deque
@@ -17,68 +19,51 @@ from serve_app.pipeline.live.events import NearField
 
 _FRAME_MS = 20
 _FRAME = SAMPLE_RATE * _FRAME_MS // 1000
-_LEVEL_FRAMES = 10
-_AHEAD_FRAMES = 5
-_HOLD_FRAMES = 15
-_QUIET_FRAMES = 100
+_OUTSIDE_FRAMES = 20
+_INSIDE_FRAMES = 10
+_QUIET_FRAMES = 150
 _NEVER = 1 << 40
 _FULL_SCALE = 32768.0
 
 
-@dataclass(slots=True)
-class _Frame:
-    samples: Pcm
-    near: bool
+@dataclass(frozen=True, slots=True)
+class Near:
+    """When somebody near was last heard: since when without a longer pause, and until when. Milliseconds."""
+
+    begin_ms: int
+    end_ms: int
 
 
-class NearFieldGate:
-    """Audio in at any packet size, the same audio out, 80 ms later, with zeros where it was far away.
-
-    ``sentence_silence_ms``: the pause that ends a sentence.
-    """
+class NearFieldLevel:
+    """Follows the level of one session. ``sentence_silence_ms``: the pause that ends a sentence."""
 
     def __init__(self, options: NearField, sentence_silence_ms: int) -> None:
         self._outside = (options.threshold * _FULL_SCALE) ** 2
         self._inside = (options.threshold * options.inside * _FULL_SCALE) ** 2
-        self._inside_frames = sentence_silence_ms // _FRAME_MS
-        self._powers: deque[float] = deque(maxlen=_LEVEL_FRAMES)
-        self._undecided: deque[_Frame] = deque()
-        self._rest = np.zeros(0, np.int16)
+        self._pause_frames = sentence_silence_ms // _FRAME_MS
+        self._powers: deque[float] = deque(maxlen=_OUTSIDE_FRAMES)
         # Since a window reached the threshold of its time, and since one reached the upper threshold.
         self._far_frames = self._quiet_frames = _NEVER
+        self._frames = 0
+        self._begin_ms = 0
 
-    def feed(self, samples: Pcm) -> Pcm:
-        """Take the next samples; returns those that are decided."""
-        joined = np.concatenate((self._rest, samples))
-        whole = len(joined) - len(joined) % _FRAME
-        self._rest = joined[whole:]
-        decided = [np.zeros(0, np.int16)]
-        for begin in range(0, whole, _FRAME):
-            self._add(joined[begin : begin + _FRAME])
-            if len(self._undecided) == _AHEAD_FRAMES:
-                decided.append(_heard(self._undecided.popleft()))
-        return np.concatenate(decided)
+    def follow(self, block: Pcm) -> Near | None:
+        """Who has been near until the end of the next block; ``None``: nobody so far."""
+        for begin in range(0, len(block), _FRAME):
+            self._add(float(np.square(block[begin : begin + _FRAME].astype(np.float32)).mean()))
+        if self._far_frames >= _NEVER:
+            return None
+        return Near(self._begin_ms, (self._frames - self._far_frames) * _FRAME_MS)
 
-    def flush(self) -> Pcm:
-        """No samples follow; returns the last ones."""
-        near = bool(self._undecided) and self._undecided[-1].near
-        frames = [*self._undecided, _Frame(self._rest, near)]
-        return np.concatenate([_heard(frame) for frame in frames])
-
-    def _add(self, samples: Pcm) -> None:
-        self._powers.append(float(np.square(samples.astype(np.float32)).mean()))
-        self._undecided.append(_Frame(samples, near=False))
-        power = sum(self._powers) / len(self._powers)
-        inside = self._far_frames < self._inside_frames and self._quiet_frames < _QUIET_FRAMES
-        self._quiet_frames = 0 if power >= self._outside else self._quiet_frames + 1
-        if power >= (self._inside if inside else self._outside):
-            self._far_frames = 0
-            for frame in self._undecided:
-                frame.near = True
-        else:
-            self._far_frames += 1
-            self._undecided[-1].near = self._far_frames <= _HOLD_FRAMES
-
-
-def _heard(frame: _Frame) -> Pcm:
-    return frame.samples if frame.near else np.zeros_like(frame.samples)
+    def _add(self, power: float) -> None:
+        self._powers.append(power)
+        recent = list(self._powers)[-_INSIDE_FRAMES:]
+        loud = sum(self._powers) >= self._outside * len(self._powers)
+        was_inside = self._far_frames < self._pause_frames
+        quiet = was_inside and self._quiet_frames < _QUIET_FRAMES
+        near = loud or (quiet and sum(recent) >= self._inside * len(recent))
+        if near and not was_inside:
+            self._begin_ms = self._frames * _FRAME_MS
+        self._quiet_frames = 0 if loud else self._quiet_frames + 1
+        self._far_frames = 0 if near else self._far_frames + 1
+        self._frames += 1

@@ -13,7 +13,6 @@ from serve_app.pipeline.live.buffer import Bell, Inbox, Timeline
 from serve_app.pipeline.live.events import Finished, LiveEvent, LiveOptions
 from serve_app.pipeline.live.finals import Finals, Itn
 from serve_app.pipeline.live.listener import Listener
-from serve_app.pipeline.live.near_field import NearFieldGate
 from serve_app.pipeline.live.outbox import Outbox
 from serve_app.pipeline.live.streams import SentenceStreams
 
@@ -39,9 +38,6 @@ class LiveSession:
     ) -> None:
         """``session_id`` is unique among all sessions; ``itn`` is applied to the text of finals."""
         progress = Bell()
-        self._gate = (
-            NearFieldGate(options.near_field, options.max_sentence_silence_ms) if options.near_field else None
-        )
         self._inbox = Inbox()
         self._outbox = Outbox()
         self._timeline = Timeline()
@@ -74,7 +70,7 @@ class LiveSession:
         self._start()
         if self._error is None and self._inbox.ended:
             raise RuntimeError("the session takes no more audio")
-        await self._inbox.put(samples if self._gate is None else self._gate.feed(samples))
+        await self._inbox.put(samples)
         if self._error is not None:
             raise self._error
 
@@ -82,7 +78,7 @@ class LiveSession:
         """Say that there is no more audio. :meth:`events` ends when all of it has been worked off."""
         self._start()
         if not self._inbox.ended:
-            self._inbox.end(None if self._gate is None else self._gate.flush())
+            self._inbox.end()
 
     async def events(self) -> AsyncIterator[LiveEvent]:
         """The session's events, in order; the last one is :class:`Finished`, unless :meth:`aclose` is called.
@@ -105,6 +101,7 @@ class LiveSession:
         if self._runner is not None:
             self._runner.cancel()
             await asyncio.wait({self._runner})
+        await self._streams.dropped()
 
     async def __aenter__(self) -> Self:
         return self
@@ -138,7 +135,6 @@ class LiveSession:
         finally:
             self._inbox.end()
             self._outbox.close()
-            await self._streams.dropped()
 
 
 def _first(errors: BaseExceptionGroup[AsrError]) -> AsrError:
