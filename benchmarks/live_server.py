@@ -1,6 +1,7 @@
 """A server of one's own: the real graph in a process tree that can be watched, wounded and stopped."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -35,8 +36,9 @@ class LiveServer:
 
     def replicas(self, deployment: str) -> list[psutil.Process]:
         """The replica processes of a deployment."""
-        mark = f"ServeReplica:asr:{deployment}"
-        return [process for process in self.processes() if mark in _title(process)]
+        # Some names begin with another one; behind a name, the title may go on with the call that runs.
+        mark = re.compile(rf"ServeReplica:asr:{deployment}\b")
+        return [process for process in self.processes() if mark.search(_title(process))]
 
     def memory(self) -> int:
         """Bytes of memory of all processes, shared pages counted once (proportional set size)."""

@@ -40,6 +40,7 @@ class _Waiting(Generic[Item, Result]):
     item: Item
     cost: float
     audio_seconds: float
+    urgent: bool
     result: "asyncio.Future[Result]"
     since: float = field(default_factory=time.perf_counter)
 
@@ -56,6 +57,7 @@ class BatchQueue(Generic[Item, Result]):
         work: Callable[[Sequence[Item]], list[Result]],
         budget: float,
         wait_seconds: float = 0.0,
+        patience: float = 5.0,
         report: Callable[[BatchReport], None] = lambda report: None,
     ) -> None:
         """``work`` gets a batch and returns one result per item, in order.
@@ -63,10 +65,12 @@ class BatchQueue(Generic[Item, Result]):
         Args:
             budget: most cost of one batch; an item that costs more runs alone.
             wait_seconds: how long a batch below its budget waits for more items.
+            patience: seconds after which an item is urgent, too.
             report: called after each batch, on the event loop.
         """
         self.budget = budget
         self.wait_seconds = wait_seconds
+        self._patience = patience
         self._work = work
         self._report = report
         self._waiting: deque[_Waiting[Item, Result]] = deque()
@@ -74,15 +78,18 @@ class BatchQueue(Generic[Item, Result]):
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
         self._runner: asyncio.Task[None] | None = None
 
-    async def submit(self, item: Item, cost: float = 1.0, audio_seconds: float = 0.0) -> Result:
+    async def submit(
+        self, item: Item, cost: float = 1.0, audio_seconds: float = 0.0, *, urgent: bool = False
+    ) -> Result:
         """Run one item with whatever else waits; raise what its work raised.
 
-        Cancelling the caller takes an item that still waits out of the queue.
+        While urgent items wait, batches hold nothing else, but for items that have waited ``patience``
+        seconds. Cancelling the caller takes an item that still waits out of the queue.
         """
         loop = asyncio.get_running_loop()
         if self._runner is None or self._runner.done():
             self._runner = loop.create_task(self._run())
-        entry = _Waiting[Item, Result](item, cost, audio_seconds, loop.create_future())
+        entry = _Waiting[Item, Result](item, cost, audio_seconds, urgent, loop.create_future())
         self._waiting.append(entry)
         self._arrival.set()
         return await entry.result
@@ -115,14 +122,16 @@ class BatchQueue(Generic[Item, Result]):
                 return
 
     def _take(self) -> list[_Waiting[Item, Result]]:
-        """The oldest item and, in order of arrival, all others that fit beside it."""
+        """The oldest item, an urgent one if there are any, and all others of its kind that fit beside it."""
         batch: list[_Waiting[Item, Result]] = []
         kept: deque[_Waiting[Item, Result]] = deque()
         cost = 0.0
-        for entry in self._waiting:
-            if entry.result.done():
-                continue
-            if batch and cost + entry.cost > self.budget:
+        late = time.perf_counter() - self._patience
+        waiting = [entry for entry in self._waiting if not entry.result.done()]
+        urgent = [entry.urgent or entry.since < late for entry in waiting]
+        only_urgent = any(urgent)
+        for entry, is_urgent in zip(waiting, urgent, strict=True):
+            if (batch and cost + entry.cost > self.budget) or (only_urgent and not is_urgent):
                 kept.append(entry)
             else:
                 batch.append(entry)

@@ -89,9 +89,10 @@ class VadRequest:
 
 @dataclass(frozen=True, slots=True)
 class RecognitionRequest:
-    """One segment for ``Paraformer.transcribe``."""
+    """One segment for ``Paraformer.transcribe``; an urgent one goes before those of files."""
 
     audio: AudioSlice
+    urgent: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,8 +89,8 @@ class ServeGraph:
         result: VadResult = await self._call("Vad", lambda: self._vad.detect.remote(request))
         return result
 
-    async def transcribe(self, audio: AudioSlice) -> Recognition:
-        request = RecognitionRequest(audio)
+    async def transcribe(self, audio: AudioSlice, *, urgent: bool = False) -> Recognition:
+        request = RecognitionRequest(audio, urgent)
         result: Recognition = await self._call(
             "Paraformer", lambda: self._paraformer.transcribe.remote(request)
         )

@@ -113,7 +113,7 @@ class ReadingGraph:
         spans = (SpeechSpan(begin_ms, end_ms),) if spoken else ()
         return VadResult(spans, None, None if final else VadState(b"%d" % (before + piece.end)))
 
-    async def transcribe(self, audio: AudioSlice) -> Recognition:
+    async def transcribe(self, audio: AudioSlice, *, urgent: bool = False) -> Recognition:
         await self._world.gate.wait()
         if self._world.fault:
             raise self._world.fault

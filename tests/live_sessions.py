@@ -147,9 +147,9 @@ class Blocked(ToneGraph):
         await self._wait("detect_live")
         return await super().detect_live(samples, block, state, final, options)
 
-    async def transcribe(self, audio: AudioSlice) -> Recognition:
+    async def transcribe(self, audio: AudioSlice, *, urgent: bool = False) -> Recognition:
         await self._wait("transcribe")
-        return await super().transcribe(audio)
+        return await super().transcribe(audio, urgent=urgent)
 
     async def stream(self, step: StreamStep) -> tuple[Token, ...]:
         await self._wait("stream")

@@ -126,3 +126,25 @@ async def test_each_batch_is_reported(work: Work) -> None:
     await queue.check()
     assert [(r.items, r.fill, r.audio_seconds) for r in reports] == [(1, 1 / 8, 0), (2, 0.5, 4)]
     assert len(reports[1].waits) == 2
+
+
+async def test_urgent_items_go_before_others_and_alone(work: Work) -> None:
+    queue = BatchQueue(work, budget=8)
+    first = await occupied(work, queue)
+    rest = await submit_all(queue, [1, 2])
+    urgent = asyncio.create_task(queue.submit(3, urgent=True))
+    await asyncio.sleep(0)
+    work.go.set()
+    assert await asyncio.gather(first, *rest, urgent) == [0, 2, 4, 6]
+    assert work.batches == [[0], [3], [1, 2]]
+
+
+async def test_urgent_items_do_not_hold_others_up_for_ever(work: Work) -> None:
+    queue = BatchQueue(work, budget=2, patience=0.0)
+    first = await occupied(work, queue)
+    rest = await submit_all(queue, [1])
+    urgent = [asyncio.create_task(queue.submit(item, urgent=True)) for item in (2, 3)]
+    await asyncio.sleep(0.01)
+    work.go.set()
+    await asyncio.gather(first, *rest, *urgent)
+    assert work.batches == [[0], [1, 2], [3]]

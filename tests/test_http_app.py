@@ -50,7 +50,7 @@ class SilentGraph:
             raise self.fault
         return VadResult((), None, None if final else VadState(b""))
 
-    async def transcribe(self, audio: AudioSlice) -> Recognition:
+    async def transcribe(self, audio: AudioSlice, *, urgent: bool = False) -> Recognition:
         return Recognition()
 
     async def punctuate(self, words: Sequence[str]) -> list[str]:

@@ -135,12 +135,12 @@ class Failing(ToneGraph):
         self._error = error
         self._left = 1
 
-    async def transcribe(self, audio: AudioSlice) -> Recognition:
+    async def transcribe(self, audio: AudioSlice, *, urgent: bool = False) -> Recognition:
         if self._kind == "transcribe":
             if not self._left:
                 raise self._error
             self._left -= 1
-        return await super().transcribe(audio)
+        return await super().transcribe(audio, urgent=urgent)
 
     async def detect_live(
         self, samples: Pcm, block: int, state: VadState | None, final: bool, options: VadOptions

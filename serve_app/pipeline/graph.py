@@ -37,8 +37,11 @@ class Graph(Protocol):
         """Find speech in the next block of a recording."""
         ...
 
-    async def transcribe(self, audio: AudioSlice) -> Recognition:
-        """Recognize one segment. Word times are milliseconds from its begin."""
+    async def transcribe(self, audio: AudioSlice, *, urgent: bool = False) -> Recognition:
+        """Recognize one segment, before others if it is urgent.
+
+        Word times are milliseconds from its begin.
+        """
         ...
 
     async def punctuate(self, words: Sequence[str]) -> list[str]:

@@ -39,8 +39,9 @@ class Closed:
 class Endpointing:
     """The sentences of one session. At most one is open at a time.
 
-    ``silence_ms`` ends a sentence that only somebody far away goes on with. ``longest_ms`` bounds it. Its cut is searched for in its last third, or ten seconds: the audio
-    after the cut goes through the streaming model again, as the begin of the next sentence.
+    ``silence_ms``, of somebody near, ends a sentence that somebody far away goes on with. ``longest_ms``
+    bounds it. Its cut is searched for in its last third, or ten seconds: the audio after the cut goes
+    through the streaming model again, as the begin of the next sentence.
     """
 
     def __init__(self, longest_ms: int, silence_ms: int) -> None:

@@ -92,7 +92,7 @@ class LiveOptions:
     """Speech without a pause is cut, at its quietest place, before it gets this long. Milliseconds."""
 
     near_field: "NearField | None" = field(default=None)
-    """Passes over what is too quiet to come from the speaker at the microphone; ``None``: everybody counts."""
+    """Passes over those who are too quiet to be at the microphone; ``None``: everybody counts."""
 
     def __post_init__(self) -> None:
         streams = StreamOptions(self.chunk_size, self.encoder_chunk_look_back, self.decoder_chunk_look_back)

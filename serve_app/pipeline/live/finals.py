@@ -104,7 +104,7 @@ class Finals:
 
     async def _recognize(self, samples: Pcm) -> tuple[Word, ...]:
         piece = await self._graph.store(samples)
-        recognition = await self._graph.transcribe(AudioSlice((piece,)))
+        recognition = await self._graph.transcribe(AudioSlice((piece,)), urgent=True)
         return recognition.words
 
     async def _final(self, sentence: LiveSentence, words: tuple[TimedWord, ...]) -> SentenceFinal:

@@ -4,9 +4,9 @@ The audio itself is left alone: a gate that silenced what is not loud would bite
 detection takes for speech becomes a sentence only if somebody near speaks in it, and a sentence ends when
 nobody near has spoken for long enough, whoever else goes on.
 
-A sentence begins with 400 ms that reach the threshold, together. Within it, 200 ms have to reach a lower one, so
-that quiet syllables count; but not for more than some seconds after the last 400 ms that reached the upper, so
-that somebody a little farther away does not carry the sentence on.
+A sentence begins with 400 ms that reach the threshold, together. Within it, 200 ms have to reach a lower
+one, so that quiet syllables count; but not for more than three seconds after the last 400 ms that reached
+the upper one, so that somebody a little farther away does not carry the sentence on.
 """
 
 from collections import deque
