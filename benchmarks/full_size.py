@@ -1,8 +1,9 @@
 """Writes full-size checkpoints with random weights, for measuring speed: ``python -m benchmarks.full_size``.
 
 The shapes are those of the published models (iic/speech_paraformer-large_asr_nat-zh-cn-16k-common-vocab8404,
-the same with -online, and iic/punc_ct-transformer_zh-cn-common-vocab272727; the starter fsmn-vad has its original's shape already
-and is copied, because random weights find no speech). They transcribe nothing; speed depends on shapes.
+the same with -online, iic/punc_ct-transformer_zh-cn-common-vocab272727 and its vad_realtime variant; the
+starter fsmn-vad has its original's shape already and is copied, because random weights find no speech). They
+transcribe nothing; speed depends on shapes.
 Biases are set so that as much happens as with learnt weights: about four tokens a second, a mark every
 dozen words.
 """
@@ -133,6 +134,15 @@ PUNCTUATION: dict[str, Any] = {
     "tokenizer_conf": {"unk_symbol": "<unk>"},
 }
 
+PUNCTUATION_REALTIME: dict[str, Any] = {
+    **PUNCTUATION,
+    "model": "CTTransformerStreaming",
+    "encoder": "SANMVadEncoder",
+}
+
+NAMES = ("paraformer", "paraformer-streaming", "ct-punc", "ct-punc-realtime", "fsmn-vad")
+"""Directories that :func:`write_all` writes."""
+
 
 def vocabulary(size: int) -> list[str]:
     """A plausible vocabulary: special tokens, the characters of GB 2312, Latin pieces, character pairs."""
@@ -207,20 +217,23 @@ def write_checkpoint(
 
 
 def write_all(out: Path, starter_vad: Path = _STARTER_VAD) -> dict[str, int]:
-    """Write ``paraformer``, ``paraformer-streaming``, ``ct-punc`` and ``fsmn-vad`` below ``out``.
+    """Write a directory for each of :data:`NAMES` below ``out``.
 
     Returns their sizes in parameters, by name.
 
     Raises:
         FileNotFoundError: there is no starter fsmn-vad to copy.
     """
-    tokens = vocabulary(8404)
+    tokens, words = vocabulary(8404), vocabulary(272_727)
     sizes = {
         "paraformer": write_checkpoint(out / "paraformer", PARAFORMER, tokens, _bias_paraformer),
         "paraformer-streaming": write_checkpoint(
             out / "paraformer-streaming", PARAFORMER_STREAMING, tokens, _bias_paraformer
         ),
-        "ct-punc": write_checkpoint(out / "ct-punc", PUNCTUATION, vocabulary(272_727), _bias_punctuation),
+        "ct-punc": write_checkpoint(out / "ct-punc", PUNCTUATION, words, _bias_punctuation),
+        "ct-punc-realtime": write_checkpoint(
+            out / "ct-punc-realtime", PUNCTUATION_REALTIME, words, _bias_punctuation
+        ),
     }
     shutil.copytree(starter_vad, out / "fsmn-vad", dirs_exist_ok=True)
     weights = torch.load(out / "fsmn-vad" / "model.pt", weights_only=True)

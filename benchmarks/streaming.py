@@ -148,7 +148,7 @@ def ensure_models(models: Literal["starter", "full-size"]) -> Path:
     """The directory with the models; writes the full-size ones if they are not there."""
     if models == "starter":
         return STARTER
-    if not (FULL_SIZE / "paraformer-streaming" / "model.pt").exists():
+    if not all((FULL_SIZE / name / "model.pt").exists() for name in full_size.NAMES):
         full_size.write_all(FULL_SIZE)
     return FULL_SIZE
 
