@@ -168,7 +168,7 @@ def _looked_back_to(turn: Turn, new: Lease) -> tuple[Indices, tuple[Lease, ...]]
         return new.rows, (new,)
     look_back = options.encoder_chunk_look_back
     limit = MAX_LOOK_BACK_FRAMES if look_back == -1 else look_back * options.chunk_size[1]
-    rows = np.concatenate([cache.key_rows, new.rows])[-limit - 1 :]
+    rows = np.concatenate([cache.key_rows, new.rows])[-limit:]
     leases = [*cache.leases, new]
     total = sum(len(lease.rows) for lease in leases)
     while total - len(leases[0].rows) >= len(rows):
