@@ -3,7 +3,6 @@
 import signal
 import socket
 import threading
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -265,15 +264,12 @@ def test_a_changed_config_is_applied_while_the_server_runs(tmp_path: Path) -> No
         server.send_signal(signal.SIGHUP)
         wait_for(server, "The config was read again and applied.")
         assert httpx.get(url, trust_env=False).text == "after"
+        server.send_signal(signal.SIGTERM)
+        server.communicate(timeout=60)
+        assert server.returncode == 0
+        assert processes_with(mark) == []
     finally:
         server.kill()
-        server.wait()
-    # Ray's processes see that their parent is gone, and end by themselves.
-    for _ in range(60):
-        if not (left := processes_with(mark)):
-            break
-        time.sleep(1)
-    assert left == []
 
 
 @pytest.mark.slow
