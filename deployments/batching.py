@@ -16,12 +16,27 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 logger = logging.getLogger("ray.serve")
+
+
+class Priority(IntEnum):
+    """Who waits for an item; lower values go first."""
+
+    LIVE = 0
+    """A person who speaks."""
+    REQUEST = 1
+    """A client that holds its connection open."""
+    BACKGROUND = 2
+    """A job, which nobody watches."""
+
+
+_BACKGROUND_PATIENCE = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +55,7 @@ class _Waiting(Generic[Item, Result]):
     item: Item
     cost: float
     audio_seconds: float
-    urgent: bool
+    priority: Priority
     result: "asyncio.Future[Result]"
     since: float = field(default_factory=time.perf_counter)
 
@@ -65,7 +80,8 @@ class BatchQueue(Generic[Item, Result]):
         Args:
             budget: most cost of one batch; an item that costs more runs alone.
             wait_seconds: how long a batch below its budget waits for more items.
-            patience: seconds after which an item is urgent, too.
+            patience: seconds after which a request's item counts as live; background work counts as a
+                request's after six times as long, and never for more.
             report: called after each batch, on the event loop.
         """
         self.budget = budget
@@ -79,17 +95,23 @@ class BatchQueue(Generic[Item, Result]):
         self._runner: asyncio.Task[None] | None = None
 
     async def submit(
-        self, item: Item, cost: float = 1.0, audio_seconds: float = 0.0, *, urgent: bool = False
+        self,
+        item: Item,
+        cost: float = 1.0,
+        audio_seconds: float = 0.0,
+        *,
+        priority: Priority = Priority.REQUEST,
     ) -> Result:
         """Run one item with whatever else waits; raise what its work raised.
 
-        While urgent items wait, batches hold nothing else, but for items that have waited ``patience``
-        seconds. Cancelling the caller takes an item that still waits out of the queue.
+        A batch holds items of one priority, the first one of which any wait; those that have waited long
+        rise by one, so that none waits for ever. Cancelling the caller takes an item that still waits out of
+        the queue.
         """
         loop = asyncio.get_running_loop()
         if self._runner is None or self._runner.done():
             self._runner = loop.create_task(self._run())
-        entry = _Waiting[Item, Result](item, cost, audio_seconds, urgent, loop.create_future())
+        entry = _Waiting[Item, Result](item, cost, audio_seconds, priority, loop.create_future())
         self._waiting.append(entry)
         self._arrival.set()
         return await entry.result
@@ -122,22 +144,29 @@ class BatchQueue(Generic[Item, Result]):
                 return
 
     def _take(self) -> list[_Waiting[Item, Result]]:
-        """The oldest item, an urgent one if there are any, and all others of its kind that fit beside it."""
+        """The oldest item of the first priority, and all others of it that fit beside it."""
         batch: list[_Waiting[Item, Result]] = []
         kept: deque[_Waiting[Item, Result]] = deque()
         cost = 0.0
-        late = time.perf_counter() - self._patience
         waiting = [entry for entry in self._waiting if not entry.result.done()]
-        urgent = [entry.urgent or entry.since < late for entry in waiting]
-        only_urgent = any(urgent)
-        for entry, is_urgent in zip(waiting, urgent, strict=True):
-            if (batch and cost + entry.cost > self.budget) or (only_urgent and not is_urgent):
+        priorities = [self._priority(entry) for entry in waiting]
+        first = min(priorities, default=Priority.LIVE)
+        for entry, priority in zip(waiting, priorities, strict=True):
+            if (batch and cost + entry.cost > self.budget) or priority != first:
                 kept.append(entry)
             else:
                 batch.append(entry)
                 cost += entry.cost
         self._waiting = kept
         return batch
+
+    def _priority(self, entry: _Waiting[Item, Result]) -> Priority:
+        if entry.priority is Priority.LIVE:
+            return entry.priority
+        background = entry.priority is Priority.BACKGROUND
+        patience = self._patience * (_BACKGROUND_PATIENCE if background else 1)
+        late = time.perf_counter() - entry.since > patience
+        return Priority(entry.priority - 1) if late else entry.priority
 
     async def _run_batch(self, batch: list[_Waiting[Item, Result]]) -> None:
         items = [entry.item for entry in batch]

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from deployments.batching import Priority
 from deployments.engines.base import (
     SAMPLE_RATE,
     Pcm,
@@ -30,6 +31,7 @@ __all__ = [
     "LivePunctuationRequest",
     "LiveVadRequest",
     "Pcm",
+    "Priority",
     "PunctuatedBlock",
     "PunctuationRequest",
     "Recognition",
@@ -89,10 +91,10 @@ class VadRequest:
 
 @dataclass(frozen=True, slots=True)
 class RecognitionRequest:
-    """One segment for ``Paraformer.transcribe``; an urgent one goes before those of files."""
+    """One segment for ``Paraformer.transcribe``, and whether it goes before others or after them."""
 
     audio: AudioSlice
-    urgent: bool = False
+    priority: Priority = Priority.REQUEST
 
 
 @dataclass(frozen=True, slots=True)

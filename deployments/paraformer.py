@@ -55,7 +55,9 @@ class Paraformer:
         """Recognize one segment; word times are milliseconds from its begin."""
         samples = await read_audio(request.audio)
         seconds = request.audio.seconds
-        return await self._queue.submit(samples, cost=seconds, audio_seconds=seconds, urgent=request.urgent)
+        return await self._queue.submit(
+            samples, cost=seconds, audio_seconds=seconds, priority=request.priority
+        )
 
     async def check_health(self) -> None:
         await self._queue.check()

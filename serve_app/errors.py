@@ -33,11 +33,27 @@ class InvalidParameter(AsrError):
         self.param = param
 
 
+class DownloadFailed(InvalidParameter):
+    """The URL of a recording is not one that may be fetched, or fetching it failed."""
+
+
+class NotFound(AsrError):
+    """There is nothing of that name or number, or it belongs to somebody else."""
+
+
+class Conflict(AsrError):
+    """What was asked for does not fit the state that the thing is in."""
+
+
+class Unsupported(AsrError):
+    """None of the loaded models can do this."""
+
+
 class Unauthenticated(AsrError):
     """The key is missing or wrong."""
 
 
-class ModelNotFound(AsrError):
+class ModelNotFound(NotFound):
     """No model of that name is served here."""
 
 
@@ -47,6 +63,10 @@ class Overloaded(AsrError):
     def __init__(self, message: str, retry_after: float) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class RateLimited(Overloaded):
+    """This client has sent more than its share; others are served."""
 
 
 class UpstreamLost(AsrError):

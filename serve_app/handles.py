@@ -22,6 +22,7 @@ from deployments.messages import (
     LivePunctuationRequest,
     LiveVadRequest,
     Pcm,
+    Priority,
     PunctuatedBlock,
     PunctuationRequest,
     Recognition,
@@ -89,8 +90,8 @@ class ServeGraph:
         result: VadResult = await self._call("Vad", lambda: self._vad.detect.remote(request))
         return result
 
-    async def transcribe(self, audio: AudioSlice, *, urgent: bool = False) -> Recognition:
-        request = RecognitionRequest(audio, urgent)
+    async def transcribe(self, audio: AudioSlice, *, priority: Priority = Priority.REQUEST) -> Recognition:
+        request = RecognitionRequest(audio, priority)
         result: Recognition = await self._call(
             "Paraformer", lambda: self._paraformer.transcribe.remote(request)
         )

@@ -1,7 +1,6 @@
 """The FastAPI application: one router per protocol over one transcriber and one live service."""
 
 import uuid
-from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 
 from fastapi import FastAPI
@@ -9,20 +8,22 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve_app.api.auth import Authenticator
+from serve_app.api.access import Access
+from serve_app.api.aliyun.router import aliyun_router
+from serve_app.api.funasr.http import funasr_http_router
 from serve_app.api.funasr.router import funasr_router
+from serve_app.api.funasr.utterance import Recognizers
+from serve_app.api.jobs.router import jobs_router
 from serve_app.api.openai.errors import add_error_handlers
 from serve_app.api.openai.router import openai_router
+from serve_app.fetching import Fetcher
+from serve_app.jobs.service import DatabaseJobs
 from serve_app.live import LiveMetrics, LiveService
 from serve_app.pipeline.graph import LiveGraph
+from serve_app.services import READY, Readiness, Services
 from serve_app.settings import Settings
 from serve_app.transcriber import Transcriber
 from serve_app.web.router import page_router
-
-Readiness = Callable[[], Awaitable[dict[str, str]]]
-"""State of each deployment by name; :data:`READY` where it can take requests."""
-
-READY = "READY"
 
 
 def create_app(
@@ -37,17 +38,28 @@ def create_app(
     add_error_handlers(app)
     app.add_middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"])
     app.add_middleware(RequestId)
-    transcriber = Transcriber(graph, settings)
-    live = LiveService(graph, settings, metrics)
-    authenticator = Authenticator(settings.api_key)
-    app.include_router(openai_router(settings, transcriber, authenticator))
-    app.include_router(funasr_router(settings, transcriber, live, authenticator))
+    services = Services(
+        settings=settings,
+        access=Access(settings),
+        transcriber=Transcriber(graph, settings),
+        live=LiveService(graph, settings, metrics),
+        fetcher=Fetcher(settings),
+        jobs=DatabaseJobs(settings),
+        readiness=readiness,
+    )
+    app.include_router(openai_router(services))
+    app.include_router(
+        funasr_router(services.access, Recognizers(settings, services.transcriber, services.live))
+    )
+    app.include_router(jobs_router(services))
+    app.include_router(aliyun_router(services))
+    app.include_router(funasr_http_router(services))
     app.include_router(page_router())
 
     @app.get("/healthz", tags=["health"])
     async def healthz() -> dict[str, str | int]:
         """Answers as long as this process does, with the live sessions that it holds."""
-        return {"status": "ok", "live_sessions": live.active}
+        return {"status": "ok", "live_sessions": services.live.active}
 
     @app.get("/readyz", tags=["health"])
     async def readyz() -> JSONResponse:

@@ -9,7 +9,8 @@ from ray.serve.handle import DeploymentHandle
 from ray.serve.metrics import Gauge, Histogram
 
 from serve_app.handles import ServeGraph
-from serve_app.http import READY, create_app
+from serve_app.http import create_app
+from serve_app.services import READY
 from serve_app.settings import Settings
 
 _LATENCIES = [0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10, 30]

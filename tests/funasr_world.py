@@ -23,6 +23,7 @@ from deployments.messages import (
     AudioPiece,
     AudioSlice,
     Pcm,
+    Priority,
     PunctuatedBlock,
     Recognition,
     SpeechSpan,
@@ -33,8 +34,9 @@ from deployments.messages import (
     VadState,
     Word,
 )
-from serve_app.api.auth import Authenticator
+from serve_app.api.access import Access
 from serve_app.api.funasr.router import funasr_router
+from serve_app.api.funasr.utterance import Recognizers
 from serve_app.errors import AsrError
 from serve_app.live import LiveService
 from serve_app.pipeline.live.events import (
@@ -113,7 +115,7 @@ class ReadingGraph:
         spans = (SpeechSpan(begin_ms, end_ms),) if spoken else ()
         return VadResult(spans, None, None if final else VadState(b"%d" % (before + piece.end)))
 
-    async def transcribe(self, audio: AudioSlice, *, urgent: bool = False) -> Recognition:
+    async def transcribe(self, audio: AudioSlice, *, priority: Priority = Priority.REQUEST) -> Recognition:
         await self._world.gate.wait()
         if self._world.fault:
             raise self._world.fault
@@ -224,7 +226,7 @@ async def funasr_server(world: World, **settings: Any) -> AsyncIterator[tuple[st
     service = ReadingService(world, configured)
     transcriber = Transcriber(ReadingGraph(world), configured)
     app = FastAPI()
-    app.include_router(funasr_router(configured, transcriber, service, Authenticator(configured.api_key)))
+    app.include_router(funasr_router(Access(configured), Recognizers(configured, transcriber, service)))
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_level="error", ws_max_size=80 << 20))
     running = asyncio.create_task(server.serve(sockets=[listener]))

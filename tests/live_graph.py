@@ -27,6 +27,7 @@ from deployments.messages import (
     AudioPiece,
     AudioSlice,
     Pcm,
+    Priority,
     PunctuatedBlock,
     Recognition,
     SpeechSpan,
@@ -101,7 +102,7 @@ class EngineGraph:
         first = VadBlock(samples, state, final, options)
         return await self._in_thread(lambda: in_blocks(self.vad, samples, block, first))
 
-    async def transcribe(self, audio: AudioSlice, *, urgent: bool = False) -> Recognition:
+    async def transcribe(self, audio: AudioSlice, *, priority: Priority = Priority.REQUEST) -> Recognition:
         return (await self._in_thread(lambda: self.offline.transcribe([samples_of(audio)])))[0]
 
     async def punctuate(self, words: Sequence[str]) -> list[str]:
@@ -213,7 +214,7 @@ class ToneGraph:
         open_begin = heard.begin * 10 if heard.begin >= 0 else None
         return VadResult(tuple(spans), open_begin, None if final else VadState(pickle.dumps(heard)))
 
-    async def transcribe(self, audio: AudioSlice, *, urgent: bool = False) -> Recognition:
+    async def transcribe(self, audio: AudioSlice, *, priority: Priority = Priority.REQUEST) -> Recognition:
         async with self._call("transcribe"):
             samples = samples_of(audio)
             return Recognition(tuple(Word(*self._tone(samples, at)) for at in self._tones(samples)))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from deployments.messages import (
     AudioSlice,
     Pcm,
+    Priority,
     PunctuatedBlock,
     Recognition,
     StreamStep,
@@ -147,9 +148,9 @@ class Blocked(ToneGraph):
         await self._wait("detect_live")
         return await super().detect_live(samples, block, state, final, options)
 
-    async def transcribe(self, audio: AudioSlice, *, urgent: bool = False) -> Recognition:
+    async def transcribe(self, audio: AudioSlice, *, priority: Priority = Priority.REQUEST) -> Recognition:
         await self._wait("transcribe")
-        return await super().transcribe(audio, urgent=urgent)
+        return await super().transcribe(audio, priority=priority)
 
     async def stream(self, step: StreamStep) -> tuple[Token, ...]:
         await self._wait("stream")

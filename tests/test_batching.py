@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from deployments.batching import BatchQueue, BatchReport
+from deployments.batching import BatchQueue, BatchReport, Priority
 
 
 class Work:
@@ -132,7 +132,7 @@ async def test_urgent_items_go_before_others_and_alone(work: Work) -> None:
     queue = BatchQueue(work, budget=8)
     first = await occupied(work, queue)
     rest = await submit_all(queue, [1, 2])
-    urgent = asyncio.create_task(queue.submit(3, urgent=True))
+    urgent = asyncio.create_task(queue.submit(3, priority=Priority.LIVE))
     await asyncio.sleep(0)
     work.go.set()
     assert await asyncio.gather(first, *rest, urgent) == [0, 2, 4, 6]
@@ -143,7 +143,7 @@ async def test_urgent_items_do_not_hold_others_up_for_ever(work: Work) -> None:
     queue = BatchQueue(work, budget=2, patience=0.0)
     first = await occupied(work, queue)
     rest = await submit_all(queue, [1])
-    urgent = [asyncio.create_task(queue.submit(item, urgent=True)) for item in (2, 3)]
+    urgent = [asyncio.create_task(queue.submit(item, priority=Priority.LIVE)) for item in (2, 3)]
     await asyncio.sleep(0.01)
     work.go.set()
     await asyncio.gather(first, *rest, *urgent)

@@ -13,6 +13,7 @@ from deployments.messages import (
     AudioPiece,
     AudioSlice,
     Pcm,
+    Priority,
     PunctuatedBlock,
     Recognition,
     StreamStep,
@@ -50,7 +51,7 @@ class SilentGraph:
             raise self.fault
         return VadResult((), None, None if final else VadState(b""))
 
-    async def transcribe(self, audio: AudioSlice, *, urgent: bool = False) -> Recognition:
+    async def transcribe(self, audio: AudioSlice, *, priority: Priority = Priority.REQUEST) -> Recognition:
         return Recognition()
 
     async def punctuate(self, words: Sequence[str]) -> list[str]:

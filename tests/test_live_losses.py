@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from deployments.messages import (
     AudioSlice,
     Pcm,
+    Priority,
     Recognition,
     StreamStep,
     Token,
@@ -135,12 +136,12 @@ class Failing(ToneGraph):
         self._error = error
         self._left = 1
 
-    async def transcribe(self, audio: AudioSlice, *, urgent: bool = False) -> Recognition:
+    async def transcribe(self, audio: AudioSlice, *, priority: Priority = Priority.REQUEST) -> Recognition:
         if self._kind == "transcribe":
             if not self._left:
                 raise self._error
             self._left -= 1
-        return await super().transcribe(audio, urgent=urgent)
+        return await super().transcribe(audio, priority=priority)
 
     async def detect_live(
         self, samples: Pcm, block: int, state: VadState | None, final: bool, options: VadOptions

@@ -51,7 +51,7 @@ async def test_a_mark_at_the_end_of_a_segment_waits_for_what_follows() -> None:
     assert [s.text for s in await builder.add(spoken("天", begin=0.7))] == ["天天乙。"]
 
 
-async def test_short_segments_share_a_call() -> None:
+async def test_short_segments_share_a_call_but_the_first_does_not_wait() -> None:
     calls: list[int] = []
 
     async def count(words: Sequence[str]) -> list[str]:
@@ -60,9 +60,9 @@ async def test_short_segments_share_a_call() -> None:
 
     builder = SentenceBuilder(count, together=6)
     parts = [await builder.add(spoken("天乙", begin=index)) for index in range(4)]
-    assert [len(part) for part in parts] == [0, 0, 2, 0]
-    assert [s.text for s in await builder.finish()] == ["天乙。", "天乙。"]
-    assert calls == [6, 4]
+    assert [len(part) for part in parts] == [0, 0, 0, 3]
+    assert [s.text for s in await builder.finish()] == ["天乙。"]
+    assert calls == [2, 8]
 
 
 async def test_a_long_pause_ends_a_sentence() -> None:

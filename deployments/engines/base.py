@@ -59,10 +59,15 @@ class VadState:
 
 @dataclass(frozen=True, slots=True)
 class VadOptions:
-    """Endpointing of one recording. Milliseconds."""
+    """Endpointing of one recording. Milliseconds.
+
+    ``speech_noise_threshold`` is FunASR's ``speech_noise_thres``: by how much the probability of speech
+    must pass that of silence (-1 to 1; higher takes less for speech). ``None``: the model's own.
+    """
 
     max_end_silence_ms: int = 800
     max_span_ms: int = 60_000
+    speech_noise_threshold: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,12 +54,15 @@ class FrameRules:
         """Whether any 16-bit audio could be refused for its level. With FunASR's defaults none can."""
         return self.min_level_db > _QUIETEST_DB or self.min_snr_db > _QUIETEST_DB - _LOUDEST_DB
 
-    def decide(self, silence: npt.NDArray[np.float64]) -> list[int]:
+    def decide(self, silence: npt.NDArray[np.float64], margin: float | None = None) -> list[int]:
         """1 for speech by the posterior of silence alone, of shape ``(frames,)``.
+
+        ``margin`` takes the place of the configured one.
 
         FunASR goes through the logarithms of both posteriors, and fails where one of them is 0.
         """
-        speech = 1.0 - silence >= silence**self.noise_exponent + self.margin
+        margin = self.margin if margin is None else margin
+        speech = 1.0 - silence >= silence**self.noise_exponent + margin
         decisions: list[int] = speech.astype(np.uint8).tolist()
         return decisions
 

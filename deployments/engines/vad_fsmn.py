@@ -115,7 +115,7 @@ class FsmnVadEngine:
     def _endpoint(self, track: _Track, silence: npt.NDArray[np.float64], levels: Floats) -> None:
         """Decide each frame, and collect the spans that end."""
         recording, options = track.recording, track.block.options
-        decisions = self._frame_rules.decide(silence)
+        decisions = self._frame_rules.decide(silence, options.speech_noise_threshold)
         if self._frame_rules.needs_levels:
             decisions, recording.noise_db = self._frame_rules.gate(
                 decisions, levels.tolist(), recording.noise_db

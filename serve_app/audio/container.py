@@ -35,16 +35,21 @@ _GAPS_ARE_LOSSES = (Container.OGG, Container.FLAC)
 _DECLARES_EXACTLY = (Container.FLAC, Container.AIFF, Container.CAF)
 
 
-def read_container(source: BinaryIO, kind: Container, limits: DecodeLimits) -> Iterator[Chunk]:
+def read_container(
+    source: BinaryIO, kind: Container, limits: DecodeLimits, channel: int | None = None
+) -> Iterator[Chunk]:
     """The first audio track of ``source`` as mono chunks of about a second, at the file's own rate.
+
+    ``channel`` as in :func:`serve_app.audio.pcm.mix`.
 
     Raises:
         InvalidAudio: Damaged or truncated, no audio track, or samples that are no numbers.
         UnsupportedFormat: A codec, channel count or sample rate that is not decoded.
         AudioTooLarge: More than ``limits.max_seconds`` announced, or pauses that pass it.
+        InvalidParameter: There is no such channel.
     """
     source.seek(0)
-    track = _Track(kind, limits)
+    track = _Track(kind, limits, channel)
     try:
         # The format is forced: FFmpeg's own guess could pick a playlist demuxer, which opens other files.
         with av.open(
@@ -59,11 +64,28 @@ def read_container(source: BinaryIO, kind: Container, limits: DecodeLimits) -> I
         raise damaged(kind.title, track.seconds if track.frames else None) from error
 
 
+def probe_container(source: BinaryIO, kind: Container) -> tuple[int, int, float | None]:
+    """Channels, sample rate (Hz) and, where it is announced, duration (seconds) of the first audio track.
+
+    Raises:
+        InvalidAudio: Damaged, or no audio track.
+        UnsupportedFormat: A codec that is not decoded.
+    """
+    source.seek(0)
+    track = _Track(kind, DecodeLimits())
+    try:
+        with av.open(source, "r", format=kind.value, metadata_errors="replace") as container:
+            return track.probe(container)
+    except (av.FFmpegError, EOFError) as error:
+        raise damaged(kind.title) from error
+
+
 class _Track:
     """One audio track while it is decoded: where it is in time, and what is still to be checked."""
 
-    def __init__(self, kind: Container, limits: DecodeLimits) -> None:
+    def __init__(self, kind: Container, limits: DecodeLimits, channel: int | None = None) -> None:
         self._kind = kind
+        self._channel = channel
         self._limits = limits
         self._origin: float | None = None
         self._begin: float | None = None
@@ -87,7 +109,7 @@ class _Track:
                     continue
                 pause = self._pause_before(frame)
                 if batch and (pause or held >= frame.sample_rate or not _alike(frame, batch[0])):
-                    yield _joined(batch)
+                    yield _joined(batch, self._channel)
                     batch, held = [], 0
                 check_layout(frame.layout.nb_channels, frame.sample_rate)
                 yield from self._silence(pause, frame.sample_rate)
@@ -96,9 +118,13 @@ class _Track:
                 self.frames += 1
                 self.seconds += frame.samples / frame.sample_rate
         if batch:
-            yield _joined(batch)
+            yield _joined(batch, self._channel)
         if declared is not None and self._kind in _DECLARES_EXACTLY and self.seconds < declared - 1e-3:
             raise truncated(self._kind.title, self.seconds)
+
+    def probe(self, container: InputContainer) -> tuple[int, int, float | None]:
+        stream = self._choose(container)
+        return stream.codec_context.channels, stream.rate, self._declared(container, stream)
 
     def _decode(
         self, packet: "Packet[AudioStream]", following: "Iterator[Packet[AudioStream]]"
@@ -182,10 +208,10 @@ def _alike(left: AudioFrame, right: AudioFrame) -> bool:
     )
 
 
-def _joined(frames: list[AudioFrame]) -> Chunk:
+def _joined(frames: list[AudioFrame], channel: int | None) -> Chunk:
     """Mono samples of frames of one layout. A packed frame interleaves its channels in one row."""
     first = frames[0]
     samples = np.concatenate([frame.to_ndarray() for frame in frames], axis=1)
     if first.format.is_packed:
         samples = samples.reshape(-1, first.layout.nb_channels).T
-    return Chunk(mix(samples), first.sample_rate)
+    return Chunk(mix(samples, channel), first.sample_rate)

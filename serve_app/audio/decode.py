@@ -3,6 +3,7 @@
 The only door of this package that the rest of the server needs.
 """
 
+import math
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -10,7 +11,7 @@ from typing import BinaryIO
 import numpy as np
 
 from deployments.engines.base import SAMPLE_RATE, Pcm
-from serve_app.audio.container import read_container
+from serve_app.audio.container import probe_container, read_container
 from serve_app.audio.frames import FrameSyntax, check_frames
 from serve_app.audio.limits import DecodeLimits, check_declared
 from serve_app.audio.mp4 import check_mp4
@@ -21,7 +22,7 @@ from serve_app.audio.structure import check_matroska, check_ogg
 from serve_app.audio.wav import read_header, read_pcm
 from serve_app.errors import InvalidAudio, InvalidParameter, UnsupportedFormat
 
-__all__ = ["DecodeLimits", "RawPcm", "decode_blocks"]
+__all__ = ["AudioInfo", "DecodeLimits", "RawPcm", "decode_blocks", "probe"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +32,41 @@ class RawPcm:
     sample_rate: int
 
 
+@dataclass(frozen=True, slots=True)
+class AudioInfo:
+    """What a file says of itself: ``seconds`` is ``None`` where only decoding would tell."""
+
+    channels: int
+    sample_rate: int
+    seconds: float | None
+
+
+def probe(source: BinaryIO, *, raw: RawPcm | None = None) -> AudioInfo:
+    """What :func:`decode_blocks` will find in ``source``, from its header. Blocks on reading.
+
+    Raises:
+        InvalidAudio: Empty, not audio, or damaged at its begin.
+        UnsupportedFormat: Audio of a kind that is not decoded here.
+    """
+    window = Window(source)
+    if window.size == 0:
+        raise InvalidAudio("The audio is empty: no bytes were sent.")
+    if raw is not None and not _is_wav(window):
+        return AudioInfo(1, raw.sample_rate, window.size / 2 / raw.sample_rate)
+    kind, _ = sniff(window)
+    if kind is Container.WAV:
+        header = read_header(window, DecodeLimits(max_seconds=math.inf))
+        return AudioInfo(header.channels, header.rate, header.data_size / header.byte_rate)
+    return AudioInfo(*probe_container(source, kind))
+
+
 def decode_blocks(
-    source: BinaryIO, *, raw: RawPcm | None = None, block_samples: int, limits: DecodeLimits
+    source: BinaryIO,
+    *,
+    raw: RawPcm | None = None,
+    channel: int | None = None,
+    block_samples: int,
+    limits: DecodeLimits,
 ) -> Generator[Pcm, None, None]:
     """Decodes ``source`` as it is consumed; run it in a thread, since it blocks on reading and decoding.
 
@@ -51,6 +85,7 @@ def decode_blocks(
     Args:
         source: A seekable binary file, read from its begin. It is left open, at any position.
         raw: Take ``source`` as headerless PCM.
+        channel: Take this channel (from 0) alone.
         block_samples: Samples of each block at 16 kHz; the last block may be shorter.
         limits: The shortest and the longest recording, in seconds.
 
@@ -61,17 +96,21 @@ def decode_blocks(
         InvalidAudio: Empty, not audio, truncated, damaged, too short, or NaN or infinite samples.
         UnsupportedFormat: Audio of a kind that is not decoded here.
         AudioTooLarge: Longer than ``limits.max_seconds``, announced or real.
-        InvalidParameter: ``raw.sample_rate`` is out of range.
+        InvalidParameter: ``raw.sample_rate`` is out of range, or there is no such channel.
     """
     window = Window(source)
     if window.size == 0:
         raise InvalidAudio("The audio is empty: no bytes were sent.")
-    head = window.at(0, 12)
-    if raw is not None and not (head[:4] == b"RIFF" and head[8:12] == b"WAVE"):
+    if raw is not None and not _is_wav(window):
         chunks = _read_raw(source, window.size, raw, block_samples, limits)
     else:
-        chunks = _read_file(source, window, block_samples, limits)
+        chunks = _read_file(source, window, block_samples, limits, channel)
     yield from cut_blocks(chunks, block_samples, limits)
+
+
+def _is_wav(window: Window) -> bool:
+    head = window.at(0, 12)
+    return head[:4] == b"RIFF" and head[8:12] == b"WAVE"
 
 
 def _read_raw(
@@ -91,12 +130,14 @@ def _read_raw(
         yield Chunk(samples if plain else mix(samples[np.newaxis]), raw.sample_rate)
 
 
-def _read_file(source: BinaryIO, window: Window, block_samples: int, limits: DecodeLimits) -> Iterator[Chunk]:
+def _read_file(
+    source: BinaryIO, window: Window, block_samples: int, limits: DecodeLimits, channel: int | None
+) -> Iterator[Chunk]:
     kind, begin = sniff(window)
     if kind is Container.WAV:
         header = read_header(window, limits)
         if header.pcm is not None:
-            return read_pcm(source, header, header.pcm, block_samples)
+            return read_pcm(source, header, header.pcm, block_samples, channel)
     elif kind is Container.MP3:
         check_frames(window, begin, FrameSyntax.MPEG, kind.title, limits)
     elif kind is Container.ADTS:
@@ -109,7 +150,7 @@ def _read_file(source: BinaryIO, window: Window, block_samples: int, limits: Dec
         check_matroska(window, kind.title)
     elif kind is Container.OGG:
         check_ogg(window, begin, kind.title)
-    return read_container(source, kind, limits)
+    return read_container(source, kind, limits, channel)
 
 
 def _check_amr(window: Window, limits: DecodeLimits) -> None:

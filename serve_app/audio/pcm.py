@@ -11,7 +11,7 @@ import soxr
 
 from deployments.engines.base import SAMPLE_RATE, Pcm
 from serve_app.audio.limits import DecodeLimits, no_samples, spoken, too_long
-from serve_app.errors import InvalidAudio
+from serve_app.errors import InvalidAudio, InvalidParameter
 
 Mono = npt.NDArray[np.float32]
 """Mono samples in [-1, 1], shape ``(samples,)``."""
@@ -27,14 +27,20 @@ class Chunk:
     rate: int
 
 
-def mix(channels: npt.NDArray[Any]) -> Mono:
+def mix(channels: npt.NDArray[Any], channel: int | None = None) -> Mono:
     """The mean of the channels of an array of shape ``(channels, samples)``, of any sample type.
 
-    Floats beyond [-1, 1] are clipped, channel by channel, as a sound card would play them.
+    Floats beyond [-1, 1] are clipped, channel by channel, as a sound card would play them. With ``channel``
+    (from 0) that one is taken alone.
 
     Raises:
         InvalidAudio: A float sample is NaN or infinite.
+        InvalidParameter: There is no such channel.
     """
+    if channel is not None:
+        if channel >= len(channels):
+            raise InvalidParameter(f"The audio has no channel {channel}: it has {len(channels)}, from 0.")
+        channels = channels[channel : channel + 1]
     kind = channels.dtype
     offset, scale = 0.0, 1.0
     if kind.kind == "f":

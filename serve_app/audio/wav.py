@@ -122,13 +122,17 @@ def _checked(
     return WavHeader(tag, channels, rate, byte_rate, bits, begin, min(size, there))
 
 
-def read_pcm(source: BinaryIO, header: WavHeader, kind: str, block_samples: int) -> Iterator[Chunk]:
+def read_pcm(
+    source: BinaryIO, header: WavHeader, kind: str, block_samples: int, channel: int | None = None
+) -> Iterator[Chunk]:
     """The samples of a PCM file of type ``kind``; 16-bit mono at 16 kHz passes as it lies in the file.
 
-    Reads pieces of ``block_samples``, so that in the plain case a block is one read and no copy.
+    ``channel`` as in :func:`serve_app.audio.pcm.mix`. Reads pieces of ``block_samples``, so that in the plain
+    case a block is one read and no copy.
 
     Raises:
         InvalidAudio: A float sample is NaN or infinite.
+        InvalidParameter: There is no such channel.
     """
     frame = header.bits // 8 * header.channels
     plain = header.channels == 1 and header.rate == SAMPLE_RATE and kind == "<i2"
@@ -145,7 +149,7 @@ def read_pcm(source: BinaryIO, header: WavHeader, kind: str, block_samples: int)
             yield Chunk(np.frombuffer(data, np.dtype("<i2")), header.rate)
         else:
             samples = _widened(data) if kind == "s24" else np.frombuffer(data, kind)
-            yield Chunk(mix(samples.reshape(-1, header.channels).T), header.rate)
+            yield Chunk(mix(samples.reshape(-1, header.channels).T, channel), header.rate)
 
 
 def _widened(data: bytes) -> npt.NDArray[np.int32]:

@@ -8,12 +8,14 @@ segments in flight, not by the length of the recording.
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from deployments.messages import (
     SAMPLE_RATE,
     AudioPiece,
     AudioSlice,
     Pcm,
+    Priority,
     Recognition,
     SpeechSpan,
     VadOptions,
@@ -21,7 +23,6 @@ from deployments.messages import (
 from serve_app.pipeline.graph import Graph
 from serve_app.pipeline.segments import VAD_LATENCY_MS, Loudness, SegmentLimits, SegmentPlanner
 from serve_app.pipeline.sentences import SentenceBuilder
-from serve_app.pipeline.text import language_of
 from serve_app.pipeline.types import Sentence, TimedWord, Transcript
 
 _SAMPLES_PER_MS = SAMPLE_RATE // 1000
@@ -31,11 +32,28 @@ Blocks = AsyncIterator[Pcm]
 
 @dataclass(frozen=True, slots=True)
 class FileOptions:
-    """How files are cut. ``in_flight``: segments of one file that may wait for recognition at once."""
+    """How files are cut. ``in_flight``: segments of one file that may wait for recognition at once;
+    ``priority``: before and after what else is waiting there."""
 
     segments: SegmentLimits = field(default_factory=SegmentLimits)
     vad: VadOptions = field(default_factory=VadOptions)
     in_flight: int = 32
+    priority: Priority = Priority.REQUEST
+
+
+class Checkpoints(Protocol):
+    """What was recognized of a recording in an earlier run, and where to put what is recognized now.
+
+    Decoding, detection and planning give the same segments each time, so a segment is found by its span.
+    """
+
+    def recognized(self, span: SpeechSpan) -> Recognition | None:
+        """The result that was kept for this segment, if any."""
+        ...
+
+    async def keep(self, span: SpeechSpan, recognition: Recognition) -> None:
+        """Take a new result; called for many segments at once, in any order."""
+        ...
 
 
 class BlockStore:
@@ -78,9 +96,10 @@ class FileJob:
     ``seconds_decoded`` and ``seconds_done`` tell how far it is. Used once.
     """
 
-    def __init__(self, graph: Graph, options: FileOptions) -> None:
+    def __init__(self, graph: Graph, options: FileOptions, checkpoints: Checkpoints | None = None) -> None:
         self._graph = graph
         self._options = options
+        self._checkpoints = checkpoints
         self._queue: asyncio.Queue[_Segment | None] = asyncio.Queue(options.in_flight)
         self._running: set[asyncio.Task[Recognition]] = set()
         self._store = BlockStore()
@@ -90,7 +109,7 @@ class FileJob:
     def seconds_decoded(self) -> float:
         return self._store.num_samples / SAMPLE_RATE
 
-    async def sentences(self, blocks: Blocks) -> AsyncIterator[Sentence]:
+    async def sentences(self, blocks: Blocks) -> AsyncGenerator[Sentence, None]:
         """Yield the sentences of a recording, in order, as they are finished.
 
         Args:
@@ -115,10 +134,8 @@ class FileJob:
 
     async def transcript(self, blocks: Blocks, language: str | None = None) -> Transcript:
         """Run to the end; ``language`` (ISO 639-1) is what the caller knows, else it is told by script."""
-        sentences = tuple([sentence async for sentence in self.sentences(blocks)])
-        if language is None:
-            language = language_of(word.text for sentence in sentences for word in sentence.words)
-        return Transcript(self.seconds_decoded, language, sentences)
+        sentences = [sentence async for sentence in self.sentences(blocks)]
+        return Transcript.of(self.seconds_decoded, sentences, language)
 
     async def _next(self, producer: asyncio.Task[None]) -> _Segment | None:
         """The next segment, or what ended the producer: a queue alone would wait for ever after a fault."""
@@ -158,13 +175,19 @@ class FileJob:
         await self._queue.put(None)
 
     async def _start(self, span: SpeechSpan) -> None:
-        recognition = asyncio.create_task(self._recognize(self._store.slice(span)))
+        recognition = asyncio.create_task(self._recognize(span, self._store.slice(span)))
         self._running.add(recognition)
         recognition.add_done_callback(self._running.discard)
         await self._queue.put(_Segment(span, recognition))
 
-    async def _recognize(self, audio: AudioSlice) -> Recognition:
-        return await self._graph.transcribe(audio)
+    async def _recognize(self, span: SpeechSpan, audio: AudioSlice) -> Recognition:
+        known = None if self._checkpoints is None else self._checkpoints.recognized(span)
+        if known is not None:
+            return known
+        recognition = await self._graph.transcribe(audio, priority=self._options.priority)
+        if self._checkpoints is not None:
+            await self._checkpoints.keep(span, recognition)
+        return recognition
 
     async def _cancel(self, producer: asyncio.Task[None]) -> None:
         tasks = [producer, *self._running]

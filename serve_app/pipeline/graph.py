@@ -11,6 +11,7 @@ from deployments.messages import (
     AudioPiece,
     AudioSlice,
     Pcm,
+    Priority,
     PunctuatedBlock,
     Recognition,
     StreamStep,
@@ -37,8 +38,8 @@ class Graph(Protocol):
         """Find speech in the next block of a recording."""
         ...
 
-    async def transcribe(self, audio: AudioSlice, *, urgent: bool = False) -> Recognition:
-        """Recognize one segment, before others if it is urgent.
+    async def transcribe(self, audio: AudioSlice, *, priority: Priority = Priority.REQUEST) -> Recognition:
+        """Recognize one segment, after all that wait with a lower value of ``priority``.
 
         Word times are milliseconds from its begin.
         """

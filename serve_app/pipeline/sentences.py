@@ -24,12 +24,14 @@ class SentenceBuilder:
         """``together``: how many new words are collected for one call of ``punctuate``.
 
         A call takes milliseconds whatever its length, so for each short segment of a long recording it
-        would cost as much as recognizing it.
+        would cost as much as recognizing it. Only the very first words are not kept waiting: somebody may
+        be looking at the screen for them.
         """
         self._punctuate = punctuate
         self._gap = gap
         self._longest = longest
         self._together = together
+        self._wanted = 1
         self._waiting: list[TimedWord] = []
         self._unmarked = 0
 
@@ -43,8 +45,9 @@ class SentenceBuilder:
             sentences += await self.finish()
         self._waiting += new
         self._unmarked += len(new)
-        if self._unmarked < self._together:
+        if self._unmarked < self._wanted:
             return sentences
+        self._wanted = self._together
         await self._mark_waiting()
         end = self._certain_end()
         sentences += _split(self._waiting[:end])

@@ -3,9 +3,11 @@
 All times are seconds from the begin of the recording, as floats.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Self
 
-from serve_app.pipeline.text import join_words
+from serve_app.pipeline.text import join_words, language_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,13 @@ class Transcript:
     duration: float
     language: str
     sentences: tuple[Sentence, ...] = field(default=())
+
+    @classmethod
+    def of(cls, duration: float, sentences: Iterable[Sentence], language: str | None = None) -> Self:
+        """``language`` (ISO 639-1) is what the caller knows; ``None``: told by script."""
+        kept = tuple(sentences)
+        words = (word.text for sentence in kept for word in sentence.words)
+        return cls(duration, language or language_of(words), kept)
 
     @property
     def text(self) -> str:

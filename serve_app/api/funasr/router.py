@@ -2,23 +2,17 @@
 
 from fastapi import APIRouter, WebSocket
 
-from serve_app.api.auth import Authenticator
+from serve_app.api.access import Access
 from serve_app.api.funasr.session import FunasrConnection
 from serve_app.api.funasr.utterance import Recognizers
 from serve_app.errors import Unauthenticated
-from serve_app.live import LiveService
-from serve_app.settings import Settings
-from serve_app.transcriber import Transcriber
 
 _SUBPROTOCOL = "binary"
 
 
-def funasr_router(
-    settings: Settings, transcriber: Transcriber, live: LiveService, authenticator: Authenticator
-) -> APIRouter:
-    """The FunASR WebSocket, for clients whose key ``authenticator`` accepts."""
+def funasr_router(access: Access, recognizers: Recognizers) -> APIRouter:
+    """The FunASR WebSocket, for clients with a valid key."""
     router = APIRouter(tags=["FunASR"])
-    recognizers = Recognizers(settings, transcriber, live)
 
     @router.websocket("/")
     @router.websocket("/ws/v1/asr/funasr")
@@ -30,7 +24,7 @@ def funasr_router(
         await socket.accept(_SUBPROTOCOL if _SUBPROTOCOL in offered else None)
         connection = FunasrConnection(socket, recognizers)
         try:
-            authenticator.check(socket)
+            access.identify(socket)
         except Unauthenticated as error:
             await connection.refuse(error)
             return

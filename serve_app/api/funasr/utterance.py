@@ -20,7 +20,7 @@ from serve_app.live import LiveService
 from serve_app.pipeline.live.events import LiveOptions
 from serve_app.pipeline.live.session import LiveSession
 from serve_app.settings import Settings
-from serve_app.transcriber import Transcriber
+from serve_app.transcriber import Transcriber, TranscriptionOptions
 
 TRY_AGAIN_LATER, TOO_BIG = 1013, 1009
 """WebSocket close codes (RFC 6455, section 7.4.1, and the registry that it founded)."""
@@ -139,7 +139,7 @@ class Utterance:
                 return
             file.file.truncate(size - size % _SAMPLE_BYTES)
         with _admission(), self._by.transcriber.admit():
-            transcript = await self._by.transcriber.transcribe(file.file, raw=raw)
+            transcript = await self._by.transcriber.transcribe(file.file, TranscriptionOptions(raw=raw))
         reply = result("offline", spaced(transcript.text), final=True, words=transcript.words)
         await self._talk.send(reply)
 

@@ -14,8 +14,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic_core import PydanticCustomError
 
 from deployments.messages import StreamOptions
-from serve_app.api.funasr.hotwords import Hotword, parse_hotwords
 from serve_app.errors import InvalidParameter
+from serve_app.pipeline.hotwords import Hotword, parse_hotwords
 
 Mode = Literal["offline", "online", "2pass"]
 

@@ -5,7 +5,6 @@ from typing import Any
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
-from serve_app.api.auth import Authenticator
 from serve_app.api.openai.wire import TranscriptionForm, openapi_request_body
 from serve_app.api.uploads import read_form
 from serve_app.audio.decode import RawPcm
@@ -13,13 +12,14 @@ from serve_app.errors import InvalidParameter, ModelNotFound
 from serve_app.pipeline.types import Transcript
 from serve_app.rendering import openai as render
 from serve_app.rendering import subtitles
-from serve_app.settings import Settings
-from serve_app.transcriber import Transcriber
+from serve_app.services import Services
+from serve_app.transcriber import TranscriptionOptions
 
 
-def openai_router(settings: Settings, transcriber: Transcriber, auth: Authenticator) -> APIRouter:
-    """The OpenAI routes, under ``/v1``, for clients whose key ``auth`` accepts."""
-    router = APIRouter(prefix="/v1", tags=["OpenAI"], dependencies=[Depends(auth.check)])
+def openai_router(services: Services) -> APIRouter:
+    """The OpenAI routes, under ``/v1``, for clients with a valid key."""
+    settings, transcriber = services.settings, services.transcriber
+    router = APIRouter(prefix="/v1", tags=["OpenAI"], dependencies=[Depends(services.access.admit)])
     model = {"id": settings.model_name, "object": "model", "created": 0, "owned_by": "asr-serve"}
 
     @router.post("/audio/transcriptions", openapi_extra=openapi_request_body())
@@ -34,7 +34,7 @@ def openai_router(settings: Settings, transcriber: Transcriber, auth: Authentica
                     )
                 raw = RawPcm(options.sample_rate) if options.format == "pcm" else None
                 transcript = await transcriber.transcribe(
-                    form.file("file"), raw=raw, language=options.language
+                    form.file("file"), TranscriptionOptions(raw=raw, language=options.language)
                 )
         return _render(transcript, options)
 

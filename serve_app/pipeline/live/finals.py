@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from deployments.messages import SAMPLE_RATE, AudioSlice, Pcm, Word
+from deployments.messages import SAMPLE_RATE, AudioSlice, Pcm, Priority, Word
 from serve_app.pipeline.graph import LiveGraph
 from serve_app.pipeline.live.buffer import Bell
 from serve_app.pipeline.live.events import LiveOptions, SentenceFinal
@@ -104,7 +104,7 @@ class Finals:
 
     async def _recognize(self, samples: Pcm) -> tuple[Word, ...]:
         piece = await self._graph.store(samples)
-        recognition = await self._graph.transcribe(AudioSlice((piece,)), urgent=True)
+        recognition = await self._graph.transcribe(AudioSlice((piece,)), priority=Priority.LIVE)
         return recognition.words
 
     async def _final(self, sentence: LiveSentence, words: tuple[TimedWord, ...]) -> SentenceFinal:

@@ -1,4 +1,4 @@
-"""The hotwords of a config message, in the four forms in which clients send them."""
+"""Words to listen for, in the forms in which clients send them."""
 
 import json
 import math

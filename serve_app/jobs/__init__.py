@@ -1,0 +1,1 @@
+"""Long recordings as jobs that outlive every process which works on them."""
