@@ -77,8 +77,8 @@ class ParaformerStreamingEngine:
     @torch.inference_mode()
     def step(self, chunks: Sequence[StreamChunk]) -> list[StreamResult]:
         """The tokens that each chunk completes; see :class:`StreamingAsrEngine`."""
-        if torch.get_num_threads() != self._threads:
-            torch.set_num_threads(self._threads)  # per calling thread in OpenMP builds of PyTorch
+        # OpenMP keeps the number for each calling thread, and torch.get_num_threads() does not know it.
+        torch.set_num_threads(self._threads)
         streams = [_Stream(self._continued(chunk), chunk.final) for chunk in chunks]
         while ready := [(stream, turn) for stream in streams if (turn := self._turn(stream))]:
             self._advance(ready)

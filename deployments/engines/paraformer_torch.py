@@ -70,8 +70,8 @@ class ParaformerTorchEngine:
     @torch.inference_mode()
     def transcribe(self, segments: Sequence[Pcm]) -> list[Recognition]:
         """The words of each segment; see :class:`AsrEngine`."""
-        if torch.get_num_threads() != self._threads:
-            torch.set_num_threads(self._threads)  # per calling thread in OpenMP builds of PyTorch
+        # OpenMP keeps the number for each calling thread, and torch.get_num_threads() does not know it.
+        torch.set_num_threads(self._threads)
         results = [Recognition()] * len(segments)
         for indices in self._passes(segments):
             batch = [segments[index] for index in indices]

@@ -41,6 +41,7 @@ class CtPunctuationEngine:
     """
 
     def __init__(self, model_dir: Path, *, threads: int, device: str = "cpu") -> None:
+        self._threads = threads
         torch.set_num_threads(threads)
         files = read_model_files(model_dir)
         if files.config["model"] != "CTTransformer" or "<unk>" not in files.tokens:
@@ -65,6 +66,8 @@ class CtPunctuationEngine:
         Takes time linear in the length of a text, and no more memory for a long one than for a short one
         (its marks apart).
         """
+        # OpenMP keeps the number for each calling thread, and torch.get_num_threads() does not know it.
+        torch.set_num_threads(self._threads)
         segmented = [self._segment(words) for words in texts]
         running = [Text([token_id(self._ids, token) for token in tokens]) for tokens in segmented]
         mark_all(running, lambda batch: self._predict([running[index].window() for index in batch]))

@@ -62,6 +62,7 @@ class CtRealtimePunctuationEngine:
     """
 
     def __init__(self, model_dir: Path, *, threads: int, device: str = "cpu") -> None:
+        self._threads = threads
         torch.set_num_threads(threads)
         files = read_model_files(model_dir)
         kind = files.config["model"], files.config.get("encoder")
@@ -86,6 +87,8 @@ class CtRealtimePunctuationEngine:
         Takes time linear in the length of a block. The context of the result never holds more than 400
         tokens: in a stream without any mark it is cut to its last 200, where FunASR's grows without end.
         """
+        # OpenMP keeps the number for each calling thread, and torch.get_num_threads() does not know it.
+        torch.set_num_threads(self._threads)
         streams = [self._stream(block) for block in blocks]
         mark_all([stream.text for stream in streams], lambda batch: self._predict(streams, batch))
         return [stream.result() for stream in streams]

@@ -46,6 +46,7 @@ class FsmnVadEngine:
     """
 
     def __init__(self, model_dir: Path, *, threads: int, device: str = "cpu") -> None:
+        self._threads = threads
         torch.set_num_threads(threads)
         files = read_model_files(model_dir)
         if files.config["model"] != "FsmnVADStreaming" or files.cmvn is None:
@@ -72,6 +73,8 @@ class FsmnVadEngine:
         Raises:
             ValueError: a state was not written by an engine with the same model.
         """
+        # OpenMP keeps the number for each calling thread, and torch.get_num_threads() does not know it.
+        torch.set_num_threads(self._threads)
         tracks = [
             _Track(block, self._layout.begin() if block.state is None else self._layout.read(block.state))
             for block in blocks
