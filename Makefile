@@ -19,7 +19,7 @@ DEV := .venv/.installed-dev
 export RAY_USAGE_STATS_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-fast lint types bench doctor constraints clean clean-all
+.PHONY: help serve test test-fast fuzz lint types bench doctor constraints clean clean-all
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ test: $(DEV) ## Run all tests
 
 test-fast: $(DEV) ## Run the tests that need no running server and are quick
 	$(BIN)/python -m pytest -m "not server and not slow"
+
+fuzz: $(DEV) ## Throw 10 000 made-up requests at every HTTP route
+	FUZZ_EXAMPLES=10000 $(BIN)/python -m pytest tests/test_fuzz.py
 
 lint: $(DEV) ## Check style and formatting
 	$(BIN)/ruff check .

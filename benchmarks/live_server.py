@@ -24,11 +24,15 @@ class ServerFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class LiveServer:
-    """A running server. ``url`` has no trailing slash."""
+    """A running server. ``url`` has no trailing slash.
+
+    ``funasr_port`` is that of the edge for FunASR's clients, TLS and plain; 0 if the server has no edge.
+    """
 
     url: str
     process: psutil.Process
     log: Path
+    funasr_port: int = 0
 
     def processes(self) -> list[psutil.Process]:
         """The server and all of its descendants, Ray's among them."""
@@ -60,14 +64,20 @@ def _title(process: psutil.Process) -> str:
 
 @contextmanager
 def live_server(
-    log: Path, *, config: Path = Path("serve_config.yaml"), env: Mapping[str, str] | None = None
+    log: Path,
+    *,
+    config: Path = Path("serve_config.yaml"),
+    env: Mapping[str, str] | None = None,
+    edge: bool = False,
 ) -> Iterator[LiveServer]:
     """Start ``asr-serve serve`` on a free port, wait until it is ready, stop it at the end.
 
     Args:
         log: file that takes the server's output.
         config: Serve config to run.
-        env: variables to set besides those of this process.
+        env: variables to set besides those of this process. Jobs are kept beside ``log``, unless told
+            otherwise.
+        edge: whether the edge stands in front, as it does for users. Its certificate is kept as jobs are.
 
     Raises:
         ServerFailed: it ended, or was not ready in time.
@@ -75,19 +85,21 @@ def live_server(
     from serve_app.cli.ports import free_port
 
     port = free_port("127.0.0.1")
+    funasr_port = free_port("127.0.0.1") if edge else 0
     command = [sys.executable, "-m", "serve_app.cli.main", "serve", "--config", str(config)]
+    command += ["--edge", "--funasr-port", str(funasr_port)] if edge else ["--no-edge"]
     with log.open("wb") as output:
         child = subprocess.Popen(
             [*command, "--host", "127.0.0.1", "--port", str(port)],
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **(env or {})},
+            env={"DATA_DIR": str(log.parent / "data"), **os.environ, "EDGE_METRICS": "off", **(env or {})},
             start_new_session=True,
         )
     try:
         url = f"http://127.0.0.1:{port}"
         _wait_until_ready(child, url, log)
-        yield LiveServer(url, psutil.Process(child.pid), log)
+        yield LiveServer(url, psutil.Process(child.pid), log, funasr_port)
     finally:
         _stop(child)
 

@@ -10,6 +10,7 @@ from deployments.paraformer_streaming import ParaformerStreaming
 from deployments.punctuation import Punctuation
 from deployments.vad import Vad
 from serve_app.ingress import Ingress
+from serve_app.jobs.deployment import Jobs
 from serve_app.settings import Settings
 
 
@@ -49,4 +50,5 @@ def build(args: dict[str, Any]) -> Application:
         model(settings.punctuation_realtime_model),
         settings.device,
     )
-    return node(Ingress, settings, vad, paraformer, punctuation, streaming)
+    jobs = node(Jobs, settings, vad, paraformer, punctuation)
+    return node(Ingress, settings, vad, paraformer, punctuation, streaming, jobs)

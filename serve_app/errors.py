@@ -21,6 +21,14 @@ class UnsupportedFormat(InvalidAudio):
     """The container or codec is one that the server does not decode."""
 
 
+class NoAudioTrack(InvalidAudio):
+    """A whole file, of a film perhaps, without anything to hear in it."""
+
+
+class UnknownContent(InvalidAudio):
+    """The bytes begin like no known kind of file; they may still be samples without a header."""
+
+
 class AudioTooLarge(AsrError):
     """The upload or its decoded length passes a limit of this server."""
 

@@ -67,9 +67,9 @@ class ServeGraph:
         vad: DeploymentHandle[Any],
         paraformer: DeploymentHandle[Any],
         punctuation: DeploymentHandle[Any],
-        streaming: DeploymentHandle[Any],
+        streaming: DeploymentHandle[Any] | None = None,
     ) -> None:
-        """``streaming`` is the handle of ``ParaformerStreaming``."""
+        """``streaming`` is the handle of ``ParaformerStreaming``; without it there are no streams."""
         self._vad = vad
         self._paraformer = paraformer
         self._punctuation = punctuation
@@ -159,6 +159,7 @@ class ServeGraph:
         for a replica: of two at the same time, one would get the replica of the other, or wait for ever
         (seen in Ray 2.60).
         """
+        assert self._streaming is not None, "this graph was made for recordings only"
         handle = self._streaming.options(method_name=method, session_id=stream_id)
         return contextvars.Context().run(handle.remote, argument)
 

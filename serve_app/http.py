@@ -14,37 +14,50 @@ from serve_app.api.funasr.http import funasr_http_router
 from serve_app.api.funasr.router import funasr_router
 from serve_app.api.funasr.utterance import Recognizers
 from serve_app.api.jobs.router import jobs_router
+from serve_app.api.nls.router import nls_router
 from serve_app.api.openai.errors import add_error_handlers
 from serve_app.api.openai.router import openai_router
+from serve_app.api.root import root_router
 from serve_app.fetching import Fetcher
-from serve_app.jobs.service import DatabaseJobs
-from serve_app.live import LiveMetrics, LiveService
+from serve_app.jobs.service import DatabaseJobs, Wake, wake_nobody
+from serve_app.live import LiveMetrics
 from serve_app.pipeline.graph import LiveGraph
 from serve_app.services import READY, Readiness, Services
 from serve_app.settings import Settings
-from serve_app.transcriber import Transcriber
+from serve_app.transcript_log import live_service_of, transcriber_of
 from serve_app.web.router import page_router
 
 
 def create_app(
-    settings: Settings, graph: LiveGraph, readiness: Readiness, metrics: LiveMetrics | None = None
+    settings: Settings,
+    graph: LiveGraph,
+    readiness: Readiness,
+    metrics: LiveMetrics | None = None,
+    wake: Wake = wake_nobody,
+    *,
+    behind_proxy: bool = False,
 ) -> FastAPI:
-    """Build the HTTP side. Knows nothing of Ray: tests give it a graph of their own."""
+    """Build the HTTP side. Knows nothing of Ray: tests give it a graph of their own.
+
+    ``wake`` tells a worker of jobs that there is something to do. ``behind_proxy``: something in front, as
+    Serve's proxy, numbers requests and puts the number on each answer.
+    """
     app = FastAPI(
         title="asr-serve",
         version=version("asr-serve"),
         description="Speech recognition over a Ray Serve graph of FunASR and Qwen3-ASR models.",
     )
     add_error_handlers(app)
-    app.add_middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"])
-    app.add_middleware(RequestId)
+    _add_cors(app, settings.cors_origins)
+    if not behind_proxy:
+        app.add_middleware(RequestId)
     services = Services(
         settings=settings,
         access=Access(settings),
-        transcriber=Transcriber(graph, settings),
-        live=LiveService(graph, settings, metrics),
+        transcriber=transcriber_of(graph, settings),
+        live=live_service_of(graph, settings, metrics),
         fetcher=Fetcher(settings),
-        jobs=DatabaseJobs(settings),
+        jobs=DatabaseJobs(settings, wake),
         readiness=readiness,
     )
     app.include_router(openai_router(services))
@@ -53,7 +66,9 @@ def create_app(
     )
     app.include_router(jobs_router(services))
     app.include_router(aliyun_router(services))
+    app.include_router(nls_router(services))
     app.include_router(funasr_http_router(services))
+    app.include_router(root_router(services))
     app.include_router(page_router())
 
     @app.get("/healthz", tags=["health"])
@@ -70,6 +85,19 @@ def create_app(
         return JSONResponse(body, 200 if ready else 503)
 
     return app
+
+
+def _add_cors(app: FastAPI, listed: str) -> None:
+    """Let web pages of the ``listed`` origins read answers. Cookies are none of them: scripts send keys."""
+    origins = [origin.strip().rstrip("/") for origin in listed.split(",") if origin.strip()]
+    if origins and origins != ["none"]:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["*"],
+        )
 
 
 class RequestId:

@@ -1,10 +1,13 @@
 """The ``Ingress`` deployment: it holds no model; it speaks the protocols and drives the graph."""
 
 import asyncio
+import logging
 from typing import Any
 
 from ray import serve
+from ray.exceptions import RayError
 from ray.serve._private.common import ReplicaState
+from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 from ray.serve.metrics import Gauge, Histogram
 
@@ -13,6 +16,9 @@ from serve_app.http import create_app
 from serve_app.services import READY
 from serve_app.settings import Settings
 
+logger = logging.getLogger("ray.serve")
+
+_WAKE_SECONDS = 5
 _LATENCIES = [0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10, 30]
 
 
@@ -35,13 +41,32 @@ class Ingress:
         paraformer: DeploymentHandle[Any],
         punctuation: DeploymentHandle[Any],
         streaming: DeploymentHandle[Any],
+        jobs: DeploymentHandle[Any],
     ) -> None:
         self._settings = settings
         self._graph = ServeGraph(vad, paraformer, punctuation, streaming)
+        self._jobs = jobs
+        self._wakes: set[asyncio.Task[None]] = set()
         self._application = serve.get_replica_context().app_name
 
     def __serve_build_asgi_app__(self) -> Any:
-        return create_app(self._settings, self._graph, self._deployment_states, _ServeLiveMetrics())
+        metrics = _ServeLiveMetrics()
+        return create_app(
+            self._settings, self._graph, self._deployment_states, metrics, self._wake, behind_proxy=True
+        )
+
+    async def _wake(self) -> None:
+        """Have a worker look for jobs now. Nobody waits for it: workers look by themselves before long."""
+        wake = asyncio.create_task(self._call_jobs())
+        self._wakes.add(wake)
+        wake.add_done_callback(self._wakes.discard)
+
+    async def _call_jobs(self) -> None:
+        try:
+            async with asyncio.timeout(_WAKE_SECONDS):
+                await self._jobs.wake.remote()
+        except (RayError, RayServeException, TimeoutError) as error:
+            logger.debug("no worker of jobs was woken: %r", error)
 
     async def _deployment_states(self) -> dict[str, str]:
         """``READY`` where a replica runs, also while others start or stop; else Serve's own word."""

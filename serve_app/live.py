@@ -2,12 +2,13 @@
 
 import time
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Protocol
 
 from deployments.messages import Pcm
 from serve_app.errors import Overloaded
+from serve_app.pipeline.finishing import Finisher
 from serve_app.pipeline.graph import LiveGraph
 from serve_app.pipeline.live.events import Finished, LiveEvent, LiveOptions, NearField, Partial
 from serve_app.pipeline.live.session import LiveSession
@@ -40,6 +41,7 @@ class LiveService:
         self._max_sessions = settings.max_live_sessions
         self._metrics = metrics
         self._active = 0
+        self._finisher = Finisher()
         near_field = NearField(threshold=settings.asr_nearfield_rms_threshold)
         self.defaults = LiveOptions(
             max_sentence_silence_ms=settings.live_end_silence_ms,
@@ -60,6 +62,19 @@ class LiveService:
         Raises:
             Overloaded: there are as many sessions as there may be.
         """
+        with self.admit() as begin:
+            async with begin(options) as session:
+                yield session
+
+    @contextmanager
+    def admit(self) -> Iterator[Callable[[LiveOptions], LiveSession]]:
+        """Hold a place for a client that has sessions one after another; gives what begins one.
+
+        Each session has to be closed before the next one begins, and before the context is left.
+
+        Raises:
+            Overloaded: there are as many sessions as there may be.
+        """
         if self._active >= self._max_sessions:
             raise Overloaded(
                 f"The server holds {self._active} live sessions, its limit; please try again later.",
@@ -67,16 +82,15 @@ class LiveService:
             )
         self._count(1)
         try:
-            async with self._session(options) as session:
-                yield session
+            yield self._session
         finally:
             self._count(-1)
 
     def _session(self, options: LiveOptions) -> LiveSession:
         session_id = uuid.uuid4().hex
         if self._metrics is None:
-            return LiveSession(self._graph, options, session_id)
-        return _MeasuredSession(self._graph, options, session_id, self._metrics)
+            return LiveSession(self._graph, options, session_id, self._finisher)
+        return _MeasuredSession(self._graph, options, session_id, self._finisher, self._metrics)
 
     def _count(self, change: int) -> None:
         self._active += change
@@ -87,8 +101,15 @@ class LiveService:
 class _MeasuredSession(LiveSession):
     """Tells ``metrics`` how long its client waited."""
 
-    def __init__(self, graph: LiveGraph, options: LiveOptions, session_id: str, metrics: LiveMetrics) -> None:
-        super().__init__(graph, options, session_id)
+    def __init__(
+        self,
+        graph: LiveGraph,
+        options: LiveOptions,
+        session_id: str,
+        finisher: Finisher,
+        metrics: LiveMetrics,
+    ) -> None:
+        super().__init__(graph, options, session_id, finisher)
         self._metrics = metrics
         self._first_audio: float | None = None
         self._last_audio: float | None = None

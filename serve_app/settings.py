@@ -10,8 +10,12 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr
+from limits import parse_many
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from serve_app.addresses import HostList
+from serve_app.shares import open_storage
 
 _UNITS = {"": 1, "M": 1, "MB": 1, "G": 1024, "GB": 1024, "K": 1 / 1024, "KB": 1 / 1024}
 
@@ -26,19 +30,73 @@ def _megabytes(value: Any) -> Any:
     return float(match[1]) * _UNITS[match[2]]
 
 
+def _keys(value: SecretStr | None) -> SecretStr | None:
+    # A server whose keys got lost on the way here must not be open to everybody.
+    if value is not None and not value.get_secret_value().replace(",", "").strip():
+        raise ValueError("it is set, but holds no key")
+    return value
+
+
+def _rate_limit(value: str | None) -> str | None:
+    try:
+        _ = value and parse_many(value)
+    except ValueError as error:
+        raise ValueError("give a number per time, such as 60/minute or 5/second; 1000/day") from error
+    return value
+
+
+def _storage(value: SecretStr | None) -> SecretStr | None:
+    open_storage(value.get_secret_value() if value else None)
+    return value
+
+
+def _hosts(value: str | None) -> str | None:
+    HostList(value)
+    return value
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, str) and value.strip().isdecimal() else value
+
+
 Megabytes = Annotated[float, BeforeValidator(_megabytes)]
 
 
 class Settings(BaseSettings):
     """The service's settings. Immutable; built once by :func:`serve_app.app.build` and passed down."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_ignore_empty=True)
+    # A value that cannot be used is not shown: it may be a key, also one under a mistyped name.
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_ignore_empty=True, hide_input_in_errors=True
+    )
 
-    api_key: SecretStr | None = None
-    """Key that clients must send (``Authorization: Bearer …``). Not set: no authentication."""
+    api_key: Annotated[SecretStr | None, AfterValidator(_keys)] = None
+    """Key that clients must send (``Authorization: Bearer …``), or several, separated by commas: one for
+    each client. Not set: no authentication."""
+
+    rate_limit: Annotated[str | None, AfterValidator(_rate_limit)] = None
+    """Requests that one client may make, as ``60/minute`` or ``5/second; 1000/day``. Not set: any number."""
+
+    rate_limit_storage: Annotated[SecretStr | None, AfterValidator(_storage)] = None
+    """Where requests are counted: a storage URL of the ``limits`` package, such as ``redis://host:6379``, for
+    several ingress replicas. Not set: each replica counts its own, in memory."""
+
+    max_concurrent_per_key: int | None = Field(None, ge=1)
+    """Requests and live connections of one client that one ingress replica serves at once. Not set: any
+    number."""
+
+    trusted_proxies: Annotated[str | None, AfterValidator(_hosts)] = None
+    """Addresses and networks, separated by commas, of proxies whose ``X-Forwarded-For`` tells who a client
+    without a key is. Not set: the header is not believed."""
+
+    cors_origins: str = "*"
+    """Origins of web pages that may read answers, separated by commas; ``*`` is all, ``none`` none."""
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Level of the service's own log lines."""
+
+    log_transcripts: bool = False
+    """Whether each result is logged, with its text. Without it, no log line holds what was said."""
 
     device: str = "auto"
     """Where models run: ``auto`` (CUDA where a replica was given a GPU, else CPU), ``cpu`` or ``cuda``."""
@@ -70,6 +128,9 @@ class Settings(BaseSettings):
     model_name: str = "paraformer-starter"
     """Name under which ``/v1/models`` lists the recognition model."""
 
+    aliyun_success_status: Annotated[Literal[20000000, 200], BeforeValidator(_whole)] = 20000000
+    """``status`` of a success on ``/stream/v1/asr``: Aliyun's, or 200 as funasr-api sends it."""
+
     max_audio_size: Megabytes = Field(2048, gt=0)
     """Largest upload, in MB; a unit may be given (``500MB``, ``2GB``)."""
 
@@ -78,6 +139,16 @@ class Settings(BaseSettings):
 
     min_audio_duration_sec: float = Field(0.1, ge=0)
     """Shortest recording, in seconds."""
+
+    allow_private_urls: Annotated[str | None, AfterValidator(_hosts)] = None
+    """Hosts that URLs of clients may name although they are not on the public internet: names, addresses
+    and networks, separated by commas; ``*`` is all. Not set: none."""
+
+    download_timeout_sec: float = Field(600, gt=0)
+    """What fetching a recording by its URL may take, redirects included, in seconds."""
+
+    download_max_redirects: int = Field(5, ge=0)
+    """Redirects that are followed for one URL."""
 
     max_segment_sec: float = Field(90, ge=5, le=120)
     """No stretch longer than this goes to the recognizer, in seconds; speech above it is cut where quiet."""
@@ -109,11 +180,32 @@ class Settings(BaseSettings):
     live_idle_timeout_sec: float = Field(300, gt=0)
     """A live connection over which nothing came for this long is closed, in seconds."""
 
+    live_max_connection_sec: float | None = Field(None, gt=0)
+    """A live connection is ended after this, in seconds, also while somebody speaks. Not set: never."""
+
+    nls_idle_timeout_sec: float = Field(10, gt=0)
+    """As ``LIVE_IDLE_TIMEOUT_SEC``, for Aliyun's WebSocket, whose clients know 10 s of it, in seconds."""
+
     asr_enable_nearfield_filter: bool = True
     """Whether live sessions drop what is too quiet to come from the speaker at the microphone."""
 
     asr_nearfield_rms_threshold: float = Field(0.01, ge=0, le=1)
     """Level below which audio counts as far away: root mean square, as a share of full scale."""
+
+    data_dir: Path = Path("~/.local/share/asr-serve")
+    """Where jobs are kept, with their recordings; shared by all machines if replicas run on several."""
+
+    jobs_database_url: SecretStr | None = None
+    """SQLAlchemy URL of the database of jobs. Not set: SQLite, in ``data_dir``."""
+
+    max_queued_jobs: int = Field(1000, ge=1)
+    """Jobs that may wait at once; further ones get 429 and ``Retry-After``."""
+
+    job_retention_hours: float = Field(168, gt=0)
+    """How long a job and its result are kept after its end, in hours."""
+
+    webhook_secret: SecretStr | None = None
+    """Signs the webhooks of jobs that bring no secret of their own."""
 
     @classmethod
     def settings_customise_sources(

@@ -1,6 +1,5 @@
 """One uploaded recording: admission, decoding, the file pipeline. What every HTTP protocol calls."""
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
@@ -84,7 +83,8 @@ class Transcription:
         """
         async with aclosing(self._job.sentences(self._blocks)) as recognized:
             async for sentence in recognized:
-                for finished in await asyncio.to_thread(self._finisher.finish, sentence, self._options.text):
+                await self._finisher.prepare(self._options.text)
+                for finished in self._finisher.finish(sentence, self._options.text):
                     self._sentences.append(finished)
                     yield finished
 

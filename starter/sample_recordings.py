@@ -12,6 +12,7 @@ import soundfile
 from funasr import AutoModel
 from numpy.typing import NDArray
 
+from serve_app.pipeline.itn import Itn
 from starter.augment import degrade
 from starter.paraformer_data import join
 from starter.paraformer_evaluation import Recognizer
@@ -25,9 +26,10 @@ _RECORDINGS = {"home": 1, "travel": 2, "meeting": 4}
 _SHORTEST, _LONGEST = 3.0, 12.0
 _SAMPLES_README = """# Samples
 
-Three recordings (16 kHz, mono, 16 bit) with their texts in `transcripts.json`. A synthesizer speaks them, not
-a person: espeak-ng's Mandarin voice with light noise, in voices that the starter models were trained on,
-saying sentences that they were not trained on.
+Three recordings (16 kHz, mono, 16 bit) with their texts: as spoken in `transcripts.json`, and with numbers in
+digits, as the service writes them by default, in `written.json`. A synthesizer speaks them, not a person:
+espeak-ng's Mandarin voice with light noise, in voices that the starter models were trained on, saying
+sentences that they were not trained on.
 
 They were chosen to be transcribed exactly: `python -m starter samples` makes recordings of held-out sentences
 one after the other and keeps the first ones whose characters and marks the shipped models get right ({tried}
@@ -36,7 +38,7 @@ were tried for these three). For how often they are right see the cards in `mode
 
 
 def make_samples(output: Path, recognizer_dir: Path, punctuation_dir: Path) -> None:
-    """Write recordings, transcripts.json (file name -> text with its marks) and README.md into `output`."""
+    """Write recordings, their texts as spoken and as written, and README.md into `output`."""
     recognizer = Recognizer(recognizer_dir)
     punctuation: Any = AutoModel(
         model=str(punctuation_dir.resolve()), device="cpu", ncpu=1, disable_update=True, disable_pbar=True
@@ -54,9 +56,14 @@ def make_samples(output: Path, recognizer_dir: Path, punctuation_dir: Path) -> N
                 soundfile.write(output / f"{topic}.wav", pcm, SAMPLE_RATE, subtype="PCM_16")
                 transcripts[f"{topic}.wav"] = text
                 break
-    listing = json.dumps(transcripts, indent=2, ensure_ascii=False) + "\n"
-    (output / "transcripts.json").write_text(listing, "utf-8")
+    itn = Itn()
+    _write(output / "transcripts.json", transcripts)
+    _write(output / "written.json", {name: itn.written(text) for name, text in transcripts.items()})
     (output / "README.md").write_text(_SAMPLES_README.format(tried=tried), "utf-8")
+
+
+def _write(path: Path, texts: dict[str, str]) -> None:
+    path.write_text(json.dumps(texts, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
 def _candidates(

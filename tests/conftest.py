@@ -15,15 +15,17 @@ SAMPLES = ROOT / "samples"
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A recording of ``samples/`` with its transcript."""
+    """A recording of ``samples/`` with its transcript: as it was spoken, and with numbers in digits."""
 
     path: Path
     text: str
+    written: str
 
 
 def load_samples() -> list[Sample]:
     transcripts = json.loads((SAMPLES / "transcripts.json").read_text(encoding="utf-8"))
-    return [Sample(SAMPLES / name, text) for name, text in sorted(transcripts.items())]
+    written = json.loads((SAMPLES / "written.json").read_text(encoding="utf-8"))
+    return [Sample(SAMPLES / name, text, written[name]) for name, text in sorted(transcripts.items())]
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +44,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, server_temp: Path) -> Itera
     """One real server for the whole run: the whole graph, started as a user starts it."""
     log = tmp_path_factory.mktemp("server") / "server.log"
     with live_server(
-        log, env={"TMPDIR": str(server_temp), "RAY_TMPDIR": "/tmp", "MAX_AUDIO_SIZE": "20MB"}
+        log, env={"TMPDIR": str(server_temp), "RAY_TMPDIR": "/tmp", "MAX_AUDIO_SIZE": "20MB"}, edge=True
     ) as running:
         yield running
 

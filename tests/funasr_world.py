@@ -148,7 +148,7 @@ class ReadingSession(LiveSession):
 
     def __init__(self, world: World, options: LiveOptions) -> None:
         self._world = world
-        self._punctuate = options.punctuate
+        self._punctuate = options.text.punctuation
         self._queue: asyncio.Queue[LiveEvent | AsrError | Exception] = asyncio.Queue()
         self._rest: Pcm = np.zeros(0, np.int16)
         self._slots = self._sentences = 0

@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from serve_app.api.funasr.narration import Narration
+from serve_app.api.funasr.replies import result, spaced
 from serve_app.errors import Overloaded, UpstreamLost
 from serve_app.live import LiveService
+from serve_app.pipeline.finishing import Correction, TextOptions
 from serve_app.pipeline.live.events import (
     Cause,
     Finished,
@@ -21,6 +25,8 @@ from serve_app.pipeline.live.events import (
     SentenceFinal,
     SpeechStarted,
 )
+from serve_app.pipeline.text import join_words
+from serve_app.pipeline.types import TimedWord
 from tests import funasr_clients as clients
 from tests.funasr_clients import Message, connected, receive, send_json, until_closed
 from tests.funasr_world import World, funasr_server, speech, wav_file
@@ -133,6 +139,71 @@ async def test_online_increments_make_the_whole_text(url: str) -> None:
     assert finals(messages) == [messages[-2]]
 
 
+@pytest.mark.parametrize("mode", ["offline", None])
+async def test_itn_and_corrections_of_offline_results(url: str, mode: str | None) -> None:
+    audio = speech("东三百二十hello")
+    hotwords = "东320=>西320\n南 北"
+    expected: list[tuple[Message, str]] = [
+        ({}, "东320 hello."),
+        ({"itn": True}, "东320 hello."),
+        ({"itn": False}, "东三百二十 hello."),
+        ({"hotwords": "东=>西"}, "西320 hello."),
+        ({"hotwords": {"东=>西": 20, "南": 20}}, "西320 hello."),
+        ({"hotwords": '{"hello=>world hello": 1}'}, "东320 world hello."),
+        ({"hotwords": hotwords}, "西320 hello."),
+    ]
+    for config, text in expected:
+        (message, _) = await say(url, audio, **{"mode": mode, **config})
+        assert message["text"] == text
+        has_words = config.get("hotwords") in ({"东=>西": 20, "南": 20}, hotwords)
+        assert message.get("hotwords_applied") == (False if has_words else None)
+
+
+async def test_numbers_are_stamped_as_the_h5_page_counts(url: str) -> None:
+    (message, _) = await say(url, speech("东三百二十hello"), mode="offline")
+    assert message["text"] == "东320 hello."
+    assert json.loads(message["timestamp"]) == [[0, 100], [100, 233], [233, 367], [367, 500], [500, 600]]
+    assert message["stamp_sents"][0]["text_seg"] == "东 320 hello"
+    assert clients.shown_by_h5(message["text"], message["timestamp"]) == "0:东320\n0.5:hello\n"
+
+
+async def test_live_sessions_are_told_how_finals_shall_look(url: str, world: World) -> None:
+    await say(url, speech("一二"), mode="2pass", hotwords="一=>二")
+    assert world.opened[-1].text == TextOptions(itn=True, corrections=(Correction("一", "二"),))
+    await say(url, speech("一二"), mode="2pass", itn=False)
+    assert not world.opened[-1].text.itn
+    await say(url, speech("一二"), mode="online", hotwords="一=>二")
+    assert world.opened[-1].text == TextOptions(punctuation=False)
+
+
+WORDS = st.lists(
+    st.tuples(
+        st.sampled_from(["年", "2023年", "54.6%", "hello", "$5.50", "don't", "3:30 p.m.", "AI大", "A", "5G"]),
+        st.sampled_from(["", "", "，", "。", "？"]),
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+@given(WORDS)
+def test_the_h5_page_finds_the_time_of_each_clause(spoken: list[tuple[str, str]]) -> None:
+    words = [TimedWord(text, float(i), i + 0.9, 0.0, mark) for i, (text, mark) in enumerate(spoken)]
+    reply = result("offline", spaced(join_words(spoken)), final=True, words=words)
+    shown = clients.shown_by_h5(reply["text"], reply["timestamp"])
+    pairs = json.loads(reply["timestamp"])
+    begins = {pair[0] / 1000 for pair in pairs}
+    assert all(float(line.partition(":")[0]) in begins for line in shown.splitlines())
+    last_line = shown.splitlines()[-1]
+    assert float(last_line.partition(":")[0]) >= 0
+    assert sum(_h5_units(line.partition(":")[2]) for line in shown.splitlines()) == len(pairs)
+    assert [time for pair in pairs for time in pair] == sorted(time for pair in pairs for time in pair)
+
+
+def _h5_units(part: str) -> int:
+    return 1 if part.isascii() and part.isalpha() else len(part)
+
+
 async def test_offline_stamps_by_clause(url: str) -> None:
     (message, _) = await say(url, speech("八九一hello二"), mode="offline")
     assert message["text"] == "八九，一 hello 二。"
@@ -198,7 +269,7 @@ async def test_spellings_of_chunk_size(url: str, world: World, spelling: object)
 async def test_without_chunk_size_the_servers_own_holds(url: str, world: World) -> None:
     await say(url, speech("一"), mode="online")
     assert world.opened[-1].chunk_size == (0, 10, 5)
-    assert (world.opened[-1].two_pass, world.opened[-1].punctuate) == (False, False)
+    assert (world.opened[-1].two_pass, world.opened[-1].text.punctuation) == (False, False)
 
 
 @pytest.mark.parametrize(
@@ -221,6 +292,8 @@ async def test_without_chunk_size_the_servers_own_holds(url: str, world: World) 
         {"hotwords": 5},
         {"hotwords": {"一": "heavy"}},
         {"itn": "perhaps"},
+        {"hotwords": "=>东"},
+        {"hotwords": {"东=>西=>南": 1}},
         {"wav_name": ["a"]},
         {"wav_name": "a" * 5000},
     ],
@@ -520,7 +593,7 @@ async def test_audio_without_end_is_bounded(world: World, mode: str) -> None:
 @pytest.mark.parametrize("mode", ["offline", "2pass"])
 async def test_one_frame_of_64_mib(url: str, mode: str) -> None:
     audio = speech("一二三") + bytes(64 << 20)
-    messages = await say(url, audio, mode=mode)
+    messages = await say(url, audio, mode=mode, itn=False)
     assert clients.text_of(messages) == "一二三。"
     assert len(finals(messages)) == 1
 

@@ -63,7 +63,7 @@ async def test_no_sentence_is_longer_than_it_may_be(
 
 
 def test_what_follows_a_cut_never_begins_before_it() -> None:
-    endpointing = Endpointing(longest_ms=2000, silence_ms=800)
+    endpointing = Endpointing(LiveOptions(max_sentence_ms=2000))
     silence = np.zeros(2 * RATE, np.int16)
     going_on = VadResult((), 0, None)
     everybody = Near(0, 1 << 40)

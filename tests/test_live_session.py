@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from deployments.messages import Token
 from serve_app.errors import InvalidParameter
+from serve_app.pipeline.finishing import Correction, TextOptions
 from serve_app.pipeline.live.events import Finished, LiveOptions, Partial, SentenceFinal, SpeechStarted
 from serve_app.pipeline.live.partials import partial
 from serve_app.pipeline.live.session import LiveSession
@@ -155,14 +157,28 @@ async def test_the_last_final_is_closed_by_a_full_stop() -> None:
     ]
 
 
-async def test_finals_without_punctuation_and_with_itn() -> None:
-    async with LiveSession(
-        ToneGraph(), LiveOptions(punctuate=False), "s", lambda text: f"<{text}>"
-    ) as session:
-        await session.push(tones([1, 2, 3]))
-        await session.finish()
-        events = [event async for event in session.events()]
-    assert [final.text for final in finals(events)] == ["<丁丂七>"]
+async def test_finals_without_punctuation() -> None:
+    options = LiveOptions(text=TextOptions(punctuation=False))
+    events = await hear(ToneGraph(), [tones([1, 2, 3])], options)
+    assert [final.text for final in finals(events)] == ["丁丂七"]
+
+
+@BOTH
+async def test_finals_are_finished_and_partials_are_not(options: LiveOptions) -> None:
+    """A number, and a correction that joins it to what is before, are one word with the times of all."""
+    heard = [1, 9, 7, 28]
+    assert characters(heard) == "丁三万东"
+    text = TextOptions(itn=True, corrections=(Correction("丁3", "丁4"),))
+    (plain,) = finals(await hear(ToneGraph(), [tones(heard)], options, paced=True))
+    events = await hear(ToneGraph(), [tones(heard)], replace(options, text=text), paced=True)
+    (final,) = finals(events)
+    assert final.text == "丁4万东。"
+    assert (final.begin, final.end) == (plain.begin, plain.end)
+    assert [(word.text, word.begin, word.end) for word in final.words] == [
+        ("丁4万", plain.words[0].begin, plain.words[2].end),
+        ("东", plain.words[3].begin, plain.words[3].end),
+    ]
+    assert all(characters(heard).startswith(event.text) for event in events if isinstance(event, Partial))
 
 
 async def test_without_partials_the_streaming_model_is_left_alone() -> None:

@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serve_app.pipeline.types import Sentence, TimedWord, Transcript
-from serve_app.rendering.openai import json_body, text_body, verbose_json_body
+from serve_app.rendering.openai import (
+    LEAST_LOG_PROB,
+    continuation,
+    diarized_json_body,
+    extras,
+    json_body,
+    log_probs,
+    text_body,
+    verbose_json_body,
+)
 from serve_app.rendering.subtitles import LINE_COLUMNS, MAX_CUE_MS, cues, srt, vtt
 
 CLOCK = r"(\d{2,}):([0-5]\d):([0-5]\d)[,.](\d{3})"
@@ -177,3 +186,47 @@ def test_bodies_have_the_sdk_types() -> None:
     assert parsed.segments is not None
     assert parsed.words is not None
     assert parsed.segments[1].text == "我们去公园，好吗？"
+
+
+@given(st.lists(_WORDS, max_size=4))
+def test_what_the_sentences_add_is_the_text(drawn: list[list[tuple[str, float, str]]]) -> None:
+    sentences = [
+        Sentence(tuple(TimedWord(text, 0.0, length, mark=mark) for text, length, mark in words))
+        for words in drawn
+    ]
+    transcript = Transcript(1.0, "zh", tuple(sentences))
+    befores = [None, *(sentence.words[-1] for sentence in sentences)]
+    added = [continuation(s.words, before) for s, before in zip(sentences, befores, strict=False)]
+    assert "".join(added) == transcript.text
+    tokens = log_probs(transcript.words)
+    assert "".join(item["token"] for item in tokens) == transcript.text
+    assert b"".join(bytes(item["bytes"]) for item in tokens).decode() == transcript.text
+
+
+def test_a_word_without_text_adds_nothing() -> None:
+    words = [TimedWord("hello", 0, 1), TimedWord("", 1, 2, mark="。"), TimedWord("you", 2, 3, mark="。")]
+    assert continuation(words) == "hello you."
+
+
+def test_an_impossible_word_has_a_number_that_json_knows() -> None:
+    assert log_probs([TimedWord("a", 0, 1, float("-inf"))])[0]["logprob"] == LEAST_LOG_PROB
+
+
+def test_diarized_json_body() -> None:
+    body = diarized_json_body(WEATHER)
+    assert body["text"] == WEATHER.text
+    assert [(item["id"], item["start"], item["end"], item["speaker"]) for item in body["segments"]] == [
+        ("seg_0", 0.5, 2.0, "A"),
+        ("seg_1", 3.0, 4.75, "A"),
+    ]
+
+
+def test_extras_are_there_when_asked_for() -> None:
+    assert extras(WEATHER, logprobs=False, languages=False) == {}
+    assert extras(WEATHER, logprobs=False, languages=True) == {"languages": [{"code": "zh"}]}
+    assert extras(SILENCE, logprobs=True, languages=True) == {"languages": [], "logprobs": []}
+
+
+def test_speakers_of_verbose_json_are_null_when_asked_for() -> None:
+    assert "speaker" not in verbose_json_body(WEATHER)["segments"][0]
+    assert [item["speaker"] for item in verbose_json_body(WEATHER, speakers=True)["segments"]] == [None, None]

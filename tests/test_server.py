@@ -40,14 +40,14 @@ def test_json_through_the_sdk(client: openai.OpenAI, samples: list[Sample]) -> N
     for sample in samples:
         with sample.path.open("rb") as file:
             result = client.audio.transcriptions.create(model="whisper-1", file=file)
-        assert result.text == sample.text
+        assert result.text == sample.written
 
 
 def test_text_through_the_sdk(client: openai.OpenAI, samples: list[Sample]) -> None:
     result = client.audio.transcriptions.create(
         model="whisper-1", file=samples[0].path, response_format="text"
     )
-    assert result == samples[0].text + "\n"
+    assert result == samples[0].written + "\n"
 
 
 def test_verbose_json_through_the_sdk(client: openai.OpenAI, samples: list[Sample]) -> None:
@@ -58,11 +58,11 @@ def test_verbose_json_through_the_sdk(client: openai.OpenAI, samples: list[Sampl
         response_format="verbose_json",
         timestamp_granularities=["word", "segment"],
     )
-    assert (result.text, result.language) == (sample.text, "zh")
+    assert (result.text, result.language) == (sample.written, "zh")
     assert result.words
     assert result.segments
-    assert "".join(segment.text for segment in result.segments) == sample.text
-    assert "".join(word.word for word in result.words) == re.sub(r"[，。？、]", "", sample.text)
+    assert "".join(segment.text for segment in result.segments) == sample.written
+    assert "".join(word.word for word in result.words) == re.sub(r"[，。？、]", "", sample.written)
     times = [time for word in result.words for time in (word.start, word.end)]
     assert times == sorted(times)
     assert 0 <= times[0] < times[-1] <= result.duration
@@ -79,13 +79,13 @@ def test_subtitles_through_the_sdk(
     assert body.startswith("WEBVTT" if format_ == "vtt" else "1\n")
     cue = rf"(\d\d:\d\d:\d\d{arrow}\d{{3}}) --> (\d\d:\d\d:\d\d{arrow}\d{{3}})\n(.+(?:\n.+)?)\n"
     cues = re.findall(cue, body + "\n")
-    assert "".join(text.replace("\n", "") for _, _, text in cues) == sample.text
+    assert "".join(text.replace("\n", "") for _, _, text in cues) == sample.written
     assert all(begin < end for begin, end, _ in cues)
 
 
 def test_bytes_without_a_name(client: openai.OpenAI, samples: list[Sample]) -> None:
     result = client.audio.transcriptions.create(model="whisper-1", file=samples[0].path.read_bytes())
-    assert result.text == samples[0].text
+    assert result.text == samples[0].written
 
 
 def test_plain_keys_and_unknown_fields_as_curl_users_send_them(
@@ -106,7 +106,7 @@ def test_every_format(server: LiveServer, samples: list[Sample], name: str) -> N
     audio, rate = read(samples[0])
     response = post(server, audio_files.WRITERS[name](audio, rate), "upload")
     assert response.status_code == 200
-    assert similar(response.json()["text"], samples[0].text)
+    assert similar(response.json()["text"], samples[0].written)
 
 
 def similar(text: str, expected: str, least: float = 0.8) -> bool:
@@ -117,7 +117,7 @@ def similar(text: str, expected: str, least: float = 0.8) -> bool:
 def test_raw_pcm(server: LiveServer, samples: list[Sample]) -> None:
     audio, rate = read(samples[0])
     response = post(server, audio_files.pcm16(audio), "a.pcm", format="pcm", sample_rate=str(rate))
-    assert response.json()["text"] == samples[0].text
+    assert response.json()["text"] == samples[0].written
 
 
 def test_silence_is_an_empty_text_and_not_an_error(server: LiveServer) -> None:
@@ -148,7 +148,7 @@ def test_bad_audio_is_told_and_the_next_request_works(
     response = post(server, BROKEN[name]())
     assert 400 <= response.status_code < 500
     assert_envelope(response)
-    assert post(server, samples[0].path.read_bytes()).json()["text"] == samples[0].text
+    assert post(server, samples[0].path.read_bytes()).json()["text"] == samples[0].written
     assert [path for path in server_temp.rglob("*") if path.is_file()] == []
 
 
@@ -161,7 +161,7 @@ def assert_envelope(response: httpx.Response) -> None:
     assert "Traceback" not in response.text
     assert "/site-packages/" not in response.text
     assert body["message"] == message
-    assert response.headers["x-request-id"]
+    assert len(response.headers.get_list("x-request-id")) == 1
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def assert_envelope(response: httpx.Response) -> None:
         ({"timestamp_granularities[]": "phrase"}, "timestamp_granularities"),
         ({"language": "tlh"}, "language"),
         ({"temperature": "hot"}, "temperature"),
-        ({"stream": "true"}, "stream"),
+        ({"stream": "true", "response_format": "srt"}, "stream"),
     ],
 )
 def test_bad_parameters_are_named(
@@ -223,7 +223,7 @@ def test_health_and_docs(server: LiveServer) -> None:
     assert httpx.get(server.url + "/healthz").json() == {"status": "ok", "live_sessions": 0}
     ready = httpx.get(server.url + "/readyz").json()
     models = {"Vad", "Paraformer", "ParaformerStreaming", "Punctuation"}
-    assert set(ready["deployments"]) == {"Ingress", *models}
+    assert set(ready["deployments"]) == {"Ingress", "Jobs", *models}
     assert httpx.get(server.url + "/docs").status_code == 200
     schema = httpx.get(server.url + "/openapi.json").json()
     form = schema["paths"][TRANSCRIPTIONS]["post"]["requestBody"]["content"]["multipart/form-data"]
@@ -234,7 +234,7 @@ def test_eight_clients_at_once_get_what_one_gets(server: LiveServer, samples: li
     work = [samples[i % len(samples)] for i in range(24)]
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         texts = list(pool.map(lambda s: post(server, s.path.read_bytes()).json()["text"], work))
-    assert texts == [sample.text for sample in work]
+    assert texts == [sample.written for sample in work]
 
 
 def test_a_long_recording_of_all_samples(server: LiveServer, samples: list[Sample]) -> None:
@@ -245,7 +245,7 @@ def test_a_long_recording_of_all_samples(server: LiveServer, samples: list[Sampl
     data = audio_files.wav(np.concatenate(parts), 16_000)
     body = post(server, data, response_format="verbose_json").json()
     # Pauses beside a segment move its begin by some milliseconds, which may cost a character.
-    assert similar(body["text"], "".join(sample.text for sample in samples) * 6, least=0.97)
+    assert similar(body["text"], "".join(sample.written for sample in samples) * 6, least=0.97)
     starts = [segment["start"] for segment in body["segments"]]
     assert starts == sorted(starts)
     assert body["duration"] == pytest.approx(sum(len(part) for part in parts) / 16_000, abs=0.01)

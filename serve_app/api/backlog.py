@@ -43,9 +43,10 @@ class Backlog:
     place in the stream.
     """
 
-    def __init__(self, max_bytes: int, in_memory: int = _IN_MEMORY) -> None:
-        """``max_bytes`` may wait in all, ``in_memory`` of them in memory."""
+    def __init__(self, max_bytes: int, in_memory: int = _IN_MEMORY, max_texts: int = _MAX_TEXTS) -> None:
+        """``max_bytes`` may wait in all, ``in_memory`` of them in memory, and ``max_texts`` text messages."""
         self._max_bytes = max_bytes
+        self._max_texts = max_texts
         self._in_memory = in_memory
         self._items: deque[Message | _Stored] = deque()
         self._waiting = self._memory = self._texts = 0
@@ -65,7 +66,7 @@ class Backlog:
             self._texts += 1
         size = len(message.encode()) if isinstance(message, str) else len(message)
         self._waiting += size
-        if self._waiting > self._max_bytes or self._texts > _MAX_TEXTS:
+        if self._waiting > self._max_bytes or self._texts > self._max_texts:
             raise AudioTooLarge(
                 "The audio comes in faster than it can be recognized, and more of it waits "
                 "than this server keeps; send live audio at the speed at which it is spoken."

@@ -65,6 +65,11 @@ class UploadForm:
             )
         raise InvalidParameter(f"The form field {names[0]!r} with the audio file is missing.", names[0])
 
+    def filename(self, name: str) -> str | None:
+        """What the client calls the file that it sent under ``name``; ``None`` if it sent none."""
+        sent = (value for key, value in self._items if key == name and isinstance(value, UploadFile))
+        return next((value.filename or "" for value in sent), None)
+
 
 class _Parser(MultiPartParser):
     """Starlette's parser, which takes a body without its closing boundary for a whole one and then

@@ -14,11 +14,11 @@ from av.stream import Discard
 from serve_app.audio.limits import DecodeLimits, check_declared, check_layout, damaged, too_long, truncated
 from serve_app.audio.pcm import Chunk, mix
 from serve_app.audio.sniff import Container
-from serve_app.errors import InvalidAudio, UnsupportedFormat
+from serve_app.errors import NoAudioTrack, UnsupportedFormat
 
 _CODECS = {
     *("aac", "aac_latm", "ac3", "alac", "amr_nb", "amr_wb", "eac3", "flac"),
-    *("mp1", "mp2", "mp3", "opus", "vorbis"),
+    *("mp1", "mp2", "mp3", "opus", "speex", "vorbis"),
     *("adpcm_g722", "adpcm_g726", "adpcm_ima_qt", "adpcm_ima_wav", "adpcm_ms", "gsm", "gsm_ms"),
 }
 """Codecs that are let in, beside all ``pcm_*``: what recorders and phones write. FFmpeg has hundreds more,
@@ -149,7 +149,7 @@ class _Track:
     def _choose(self, container: InputContainer) -> AudioStream:
         if not container.streams.audio:
             video = ", only pictures" if container.streams.video else ""
-            raise InvalidAudio(f"The {self._kind.title} file holds no audio track{video}.")
+            raise NoAudioTrack(f"The {self._kind.title} file holds no audio track{video}.")
         stream = container.streams.audio[0]
         for other in container.streams:
             if other.index != stream.index:

@@ -1,15 +1,14 @@
 """Live audio: bytes in at any packet size, 16 kHz samples out, with the same result however they were cut."""
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import soxr
 
 from deployments.engines.base import SAMPLE_RATE, Pcm
 from serve_app.audio.limits import check_layout
-from serve_app.audio.pcm import mix, to_int16
+from serve_app.audio.pcm import mix
+from serve_app.audio.resampling import Resampler
 from serve_app.audio.wav import WavHeader
 from serve_app.errors import InvalidAudio, UnsupportedFormat
 
@@ -183,38 +182,31 @@ class _Tail:
         return b"" if self._over or self._left is None else self._held
 
 
-@dataclass(slots=True)
 class _Samples:
-    """Bytes of samples to mono int16 at 16 kHz. ``rest`` is less than a sample of all channels."""
+    """Bytes of samples to mono int16 at 16 kHz."""
 
-    header: WavHeader
-    rest: bytes = b""
-    resampler: Any = None
-
-    def __post_init__(self) -> None:
-        if self.header.rate != SAMPLE_RATE:
-            # The quality of file decoding (see `serve_app.audio.pcm`).
-            self.resampler = soxr.ResampleStream(self.header.rate, SAMPLE_RATE, 1, quality="HQ")
+    def __init__(self, header: WavHeader) -> None:
+        self._header = header
+        self._resampler = Resampler(header.rate)
+        self._rest = b""
+        """Less than a sample of all channels."""
 
     def feed(self, data: bytes) -> Pcm:
-        joined = self.rest + data
-        frame = self.header.bits // 8 * self.header.channels
+        joined = self._rest + data
+        kind, channels = str(self._header.pcm), self._header.channels
+        frame = self._header.bits // 8 * channels
         whole = len(joined) - len(joined) % frame
-        self.rest = joined[whole:]
+        self._rest = joined[whole:]
         if not whole:
             return np.zeros(0, np.int16)
-        kind = str(self.header.pcm)
-        if kind == "<i2" and self.header.channels == 1 and self.resampler is None:
+        if kind == "<i2" and channels == 1 and self._resampler.rate == SAMPLE_RATE:
             return np.frombuffer(joined, "<i2", whole // 2).astype(np.int16)
         samples = _widened(joined[:whole]) if kind == "s24" else np.frombuffer(joined[:whole], kind)
-        mono = mix(samples.reshape(-1, self.header.channels).T)
-        return to_int16(mono if self.resampler is None else self.resampler.resample_chunk(mono))
+        return self._resampler.feed(mix(samples.reshape(-1, channels).T))
 
     def flush(self) -> Pcm:
-        self.rest = b""
-        if self.resampler is None:
-            return np.zeros(0, np.int16)
-        return to_int16(self.resampler.resample_chunk(np.zeros(0, np.float32), last=True))
+        self._rest = b""
+        return self._resampler.flush()
 
 
 def _widened(data: bytes) -> npt.NDArray[np.int32]:

@@ -5,9 +5,9 @@ from enum import Enum
 
 from serve_app.audio.frames import FrameSyntax, chain_begin
 from serve_app.audio.reader import Window
-from serve_app.errors import InvalidAudio, UnsupportedFormat
+from serve_app.errors import InvalidAudio, UnknownContent, UnsupportedFormat
 
-SUPPORTED = "WAV, MP3, AAC, M4A/MP4/MOV, FLAC, Ogg (Opus, Vorbis), WebM/MKV, AMR, AIFF and CAF"
+SUPPORTED = "WAV, MP3, AAC, M4A/MP4/MOV, FLAC, Ogg (Opus, Vorbis, Speex), WebM/MKV, AMR, AIFF and CAF"
 
 
 class Container(Enum):
@@ -79,7 +79,7 @@ def sniff(window: Window) -> tuple[Container, int]:
     """The kind of an upload, and the byte at which its audio begins (after ID3 tags and padding).
 
     Raises:
-        InvalidAudio: It is no audio.
+        InvalidAudio: It is no audio; :class:`UnknownContent` where nothing tells what it is.
         UnsupportedFormat: It is audio or video of a kind that is not decoded here.
     """
     begin = skip_id3(window, 0)
@@ -130,7 +130,7 @@ def _not_audio(head: bytes) -> InvalidAudio:
         looks = "text"
     if looks is not None:
         return InvalidAudio(f"The file is not audio: its content looks like {looks}.")
-    return InvalidAudio(f"The file is not audio in any known format. Supported are {SUPPORTED}.")
+    return UnknownContent(f"The file is not audio in any known format. Supported are {SUPPORTED}.")
 
 
 def _is_text(head: bytes) -> bool:

@@ -1,1 +1,1 @@
-"""The command line: ``asr-serve serve | transcribe | models | doctor``."""
+"""The command line: ``asr-serve serve | transcribe | jobs | models | doctor``."""

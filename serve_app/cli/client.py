@@ -1,7 +1,8 @@
-"""The client side of the OpenAI endpoints: one upload, streamed from disk, with bounded retries."""
+"""The client side of HTTP: uploads streamed from disk, bounded retries, errors as sentences."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -20,7 +21,16 @@ class ServerUnreachable(Exception):
 
 
 class RequestRefused(Exception):
-    """The server refused this one request; the message is its own."""
+    """The server refused this one request; the message is its own.
+
+    ``status`` is that of its answer; ``code`` is the word for programs of an OpenAI error envelope, empty
+    where there was none, as in the answers of a proxy.
+    """
+
+    def __init__(self, message: str, status: int = 0, code: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +84,53 @@ class AsrClient:
         body: dict[str, list[dict[str, Any]]] = _accepted(await self._send("GET", "/v1/models")).json()
         return body["data"]
 
+    async def request(self, method: str, path: str, **content: Any) -> httpx.Response:
+        """Send one request, with the arguments of httpx, and return a successful answer.
+
+        Raises:
+            ServerUnreachable: no connection, or it broke.
+            RequestRefused: the answer is an error.
+        """
+        return _accepted(await self._send(method, path, **content))
+
+    async def send_again(
+        self, method: str, path: str, content: Callable[[], Mapping[str, Any]]
+    ) -> httpx.Response:
+        """As :meth:`request`, for one that may come twice: sent again if the server is full, or is lost.
+
+        ``content`` gives httpx's arguments, once per attempt.
+        """
+        for attempt in range(_RETRIES + 1):
+            try:
+                response = await self._send(method, path, **content())
+            except ServerUnreachable as error:
+                if attempt == _RETRIES or isinstance(error.__cause__, httpx.ConnectError | httpx.InvalidURL):
+                    raise
+                await asyncio.sleep(_RETRY_AFTER_SEC)
+                continue
+            if response.status_code not in (429, 503) or attempt == _RETRIES:
+                break
+            await asyncio.sleep(_retry_after(response))
+        return _accepted(response)
+
+    @asynccontextmanager
+    async def stream(self, method: str, path: str, **content: Any) -> AsyncIterator[AsyncIterator[str]]:
+        """The lines of an answer as they come in. Arguments and errors as those of :meth:`request`."""
+        with self._told():
+            async with self._http.stream(method, path, **content) as response:
+                if not response.is_success:
+                    await response.aread()
+                yield _accepted(response).aiter_lines()
+
     async def _send(self, method: str, path: str, **content: Any) -> httpx.Response:
-        try:
+        with self._told():
             return await self._http.request(method, path, **content)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Turns what goes wrong with a connection into a sentence."""
+        try:
+            yield
         except httpx.ConnectError as error:
             raise ServerUnreachable(
                 f"No server answers at {self._url}. Start one with `make serve`, or name another with --url."
@@ -89,7 +143,16 @@ class AsrClient:
 def _accepted(response: httpx.Response) -> httpx.Response:
     if response.is_success:
         return response
-    raise RequestRefused(f"{_message(response)} (HTTP {response.status_code})")
+    raise RequestRefused(
+        f"{_message(response)} (HTTP {response.status_code})", response.status_code, _code(response)
+    )
+
+
+def _code(response: httpx.Response) -> str:
+    try:
+        return str(response.json()["error"]["code"] or "")
+    except (ValueError, KeyError, TypeError):
+        return ""
 
 
 def _message(response: httpx.Response) -> str:

@@ -1,34 +1,32 @@
 """The ``asr-serve`` command: what it takes and prints. The work is done in the modules beside this one."""
 
-import asyncio
-from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, NoReturn, TypeVar
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from serve_app.cli import doctor as doctor_checks
 from serve_app.cli import transcribe as transcription
-from serve_app.cli.client import AsrClient, RequestRefused, ServerUnreachable, TranscriptionOptions
+from serve_app.cli.client import AsrClient, TranscriptionOptions
+from serve_app.cli.common import DEFAULT_URL, ApiKey, Url, fail, run_command
 from serve_app.cli.environment import prepare_for_ray
+from serve_app.cli.jobs import jobs_app
 from serve_app.cli.ports import free_port
 from serve_app.cli.transcribe import Format
-
-Result = TypeVar("Result")
 
 app = typer.Typer(no_args_is_help=True, help="Speech recognition for files: the server and its client.")
 models_app = typer.Typer(no_args_is_help=True, help="The models that a server offers.")
 app.add_typer(models_app, name="models")
+app.add_typer(jobs_app, name="jobs")
 
 Config = Annotated[Path, typer.Option(help="Ray Serve config file.")]
-Url = Annotated[str, typer.Option(help="The server.", envvar="ASR_SERVE_URL")]
-ApiKey = Annotated[str | None, typer.Option(help="Key of the server, if it wants one.", envvar="API_KEY")]
+FunasrPort = Annotated[
+    int | None, typer.Option(help="Port of FunASR's clients, 0 for none; EDGE_FUNASR_PORT.")
+]
 
 DEFAULT_CONFIG = Path("serve_config.yaml")
-DEFAULT_URL = "http://127.0.0.1:8000"
 
 
 @app.command()
@@ -41,6 +39,10 @@ def serve(
             min=0, max=65535, help="Port to listen on; the config's if not given, 0 for a free one."
         ),
     ] = None,
+    edge: Annotated[
+        bool | None, typer.Option("--edge/--no-edge", help="Whether HAProxy is put in front; EDGE_ENABLED.")
+    ] = None,
+    funasr_port: FunasrPort = None,
 ) -> None:
     """Run the service in the foreground until Ctrl-C. SIGHUP makes it read the config again."""
     prepare_for_ray()
@@ -49,9 +51,51 @@ def serve(
     if port == 0:
         port = free_port(host or "127.0.0.1")
     try:
-        server.run(lambda: server.load_config(config, host, port), Console(soft_wrap=True))
+        server.run(
+            lambda: server.load_config(config, host, port),
+            Console(soft_wrap=True),
+            {"enabled": edge, "funasr_port": funasr_port},
+        )
     except server.ServeError as error:
-        _fail(str(error))
+        fail(str(error))
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+@app.command()
+def edge(
+    backends: Annotated[
+        str | None, typer.Option(help="Serve nodes, as host:port,host:port; EDGE_BACKENDS.")
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; EDGE_HOST.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port of everything; EDGE_PORT.")] = None,
+    funasr_port: FunasrPort = None,
+    https_port: Annotated[
+        int | None, typer.Option(help="Port of everything, with TLS; EDGE_HTTPS_PORT.")
+    ] = None,
+    metrics: Annotated[str | None, typer.Option(help="host:port of /metrics, or off; EDGE_METRICS.")] = None,
+    print_config: Annotated[bool, typer.Option(help="Print HAProxy's configuration, and end.")] = False,
+) -> None:
+    """Run the edge in the foreground: HAProxy in front of Serve nodes that run already."""
+    from serve_app.cli import edge as edge_runner
+    from serve_app.edge.errors import EdgeError
+    from serve_app.edge.settings import read_settings
+
+    try:
+        settings = read_settings(
+            backends=backends,
+            host=host,
+            port=port,
+            funasr_port=funasr_port,
+            https_port=https_port,
+            metrics=metrics,
+        )
+        if print_config:
+            print(edge_runner.show_configuration(settings), end="")
+        else:
+            edge_runner.run(settings, Console(soft_wrap=True))
+    except EdgeError as error:
+        fail(str(error))
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
 
@@ -79,8 +123,8 @@ def transcribe(
         async with AsrClient(url, api_key, parallel) as client:
             return await transcription.transcribe(client, jobs, options, parallel, Console(stderr=True))
 
-    if failed := _run(run()):
-        _fail(f"{failed} of {len(jobs)} files without a transcript.")
+    if failed := run_command(run()):
+        fail(f"{failed} of {len(jobs)} files without a transcript.")
 
 
 @models_app.command("list")
@@ -92,7 +136,7 @@ def list_models(url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
             return [(str(item["id"]), str(item.get("owned_by", ""))) for item in await client.models()]
 
     table = Table("model", "owned by", box=None, pad_edge=False)
-    for row in _run(run()):
+    for row in run_command(run()):
         table.add_row(*row)
     Console().print(table)
 
@@ -106,23 +150,8 @@ def doctor(config: Config = DEFAULT_CONFIG) -> None:
         console.print(doctor_checks.line(finding), soft_wrap=True)
     blocking = sum(finding.level is doctor_checks.Level.BLOCKS for finding in findings)
     if blocking:
-        _fail(f"{blocking} of {len(findings)} checks must be mended before `make serve` can work.")
+        fail(f"{blocking} of {len(findings)} checks must be mended before `make serve` can work.")
     console.print(f"Nothing keeps the service from running ({len(findings)} checks).")
-
-
-def _run(work: Coroutine[None, None, Result]) -> Result:
-    try:
-        return asyncio.run(work)
-    except (ServerUnreachable, RequestRefused) as error:
-        _fail(str(error))
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
-
-
-def _fail(message: str) -> NoReturn:
-    """Print why the command ends, and end it with exit status 1."""
-    Console(stderr=True).print(Text(message, "red"), soft_wrap=True)
-    raise typer.Exit(1)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ seconds to import and reads its environment when it is.
 import io
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,10 @@ from ray.serve.schema import ApplicationStatus, DeploymentSchema, LoggingConfig,
 from rich.console import Console
 from rich.markup import escape
 
-from serve_app.cli.ports import PortTaken, PortUnusable, check_port, url_of
+from serve_app.cli.front import Front
+from serve_app.cli.ports import url_of
 from serve_app.cli.signals import Signals
+from serve_app.edge.errors import EdgeError
 
 _POLL_SEC = 0.5
 
@@ -67,22 +69,30 @@ def _cpus_of(deployment: DeploymentSchema) -> float:
     return float(1 if each is None else each) * (replicas if isinstance(replicas, int) else 1)
 
 
-def run(load: Callable[[], ServeDeploySchema], console: Console) -> None:
+def run(
+    load: Callable[[], ServeDeploySchema], console: Console, edge: Mapping[str, Any] | None = None
+) -> None:
     """Serve until SIGINT or SIGTERM, then stop every process that was started.
 
     ``load`` gives the config. It is called again at SIGHUP, and what changed is applied to the running
     service: replica counts and ``user_config`` without a restart of replicas, other things by new ones.
+    ``edge`` has settings of the edge (:class:`serve_app.edge.settings.EdgeSettings`) that win over the
+    environment; ``None`` stands for one that is not given.
 
     Raises:
         ServeError: the port is taken, or the service cannot start.
         KeyboardInterrupt: it was asked to stop a second time, while requests still ran.
     """
     config = load()
-    _check_port(config)
+    try:
+        front = Front(config, edge or {}, console)
+    except EdgeError as error:
+        raise ServeError(str(error)) from error
     # Serve reports through the progress lines below; its warnings still come through.
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     signals = Signals()
     try:
+        front.start()
         ray.init(
             address="local",
             namespace="serve",
@@ -91,45 +101,41 @@ def run(load: Callable[[], ServeDeploySchema], console: Console) -> None:
             logging_level=logging.WARNING,
         )
         signals.install()
-        options = config.http_options
         serve.start(
             proxy_location=config.proxy_location,
-            http_options=options.model_dump(),
+            http_options={**config.http_options.model_dump(), **front.proxy_address},
             logging_config=config.logging_config or _QUIET,
         )
         _deploy(config)
-        if _wait_until_ready(config, signals, console):
-            where = url_of(options.host, options.port)
+        if _wait_until_ready(config, front, signals, console):
+            front.tell()
+            where = url_of(config.http_options.host, config.http_options.port)
             console.print(f"[bold green]Ready[/] on {where} (process {os.getpid()}) - Ctrl-C stops it.")
-            _stay(load, signals, console)
+            _stay(load, front, signals, console)
+    except EdgeError as error:
+        raise ServeError(str(error)) from error
     except KeyboardInterrupt:
         signals.stopping = True
     finally:
         if signals.stopping:
             console.print("Stopping. Requests that still run get 30 s; Ctrl-C again ends them.")
-        _shut_down()
+        with front.last():
+            _shut_down()
 
 
-def _check_port(config: ServeDeploySchema) -> None:
-    try:
-        check_port(config.http_options.host, config.http_options.port)
-    except PortTaken as error:
-        raise ServeError(f"{error} Choose another one: make serve PORT=8001") from error
-    except PortUnusable as error:
-        raise ServeError(str(error)) from error
-
-
-def _stay(load: Callable[[], ServeDeploySchema], signals: Signals, console: Console) -> None:
+def _stay(load: Callable[[], ServeDeploySchema], front: Front, signals: Signals, console: Console) -> None:
     """Return when told to stop; apply the config again as often as told to."""
     while not signals.stopping:
-        if not signals.wait():
+        if not signals.wait(_POLL_SEC):
+            front.tend()
             continue
         try:
             config = load()
+            front.reload()
             _deploy(config)
-            if _wait_until_ready(config, signals, console):
+            if _wait_until_ready(config, front, signals, console):
                 console.print("The config was read again and applied.")
-        except ServeError as error:
+        except (ServeError, EdgeError) as error:
             console.print(f"[red]The config was not applied.[/] {escape(str(error))}")
 
 
@@ -161,13 +167,13 @@ def _deploy(config: ServeDeploySchema) -> None:
     client.deploy_apps(config)
 
 
-def _wait_until_ready(config: ServeDeploySchema, signals: Signals, console: Console) -> bool:
-    """Report progress until all applications run and the proxy routes to them; ``False`` if told to stop."""
-    health = url_of(config.http_options.host, config.http_options.port) + "/-/healthz"
+def _wait_until_ready(config: ServeDeploySchema, front: Front, signals: Signals, console: Console) -> bool:
+    """Report progress until all applications run and clients reach them; ``False`` if told to stop."""
     healthy: set[str] = set()
     with console.status("Starting ..."):
         while not signals.stopping:
             signals.wait(_POLL_SEC)
+            front.tend()
             applications = serve.status().applications
             for name, application in applications.items():
                 if application.status == ApplicationStatus.DEPLOY_FAILED:
@@ -177,7 +183,7 @@ def _wait_until_ready(config: ServeDeploySchema, signals: Signals, console: Cons
                         healthy.add(deployment)
                         console.print(f"{deployment} is ready.")
             running = [item.status == ApplicationStatus.RUNNING for item in applications.values()]
-            if len(running) == len(config.applications) and all(running) and _answers(health):
+            if len(running) == len(config.applications) and all(running) and _answers(front.health_url):
                 return True
     return False
 

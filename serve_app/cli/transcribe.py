@@ -1,6 +1,7 @@
 """``asr-serve transcribe``: many files in parallel, each to standard output or to a file of its own."""
 
 import asyncio
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,10 +33,11 @@ class Format(StrEnum):
     SRT = "srt"
     VTT = "vtt"
     VERBOSE_JSON = "verbose_json"
+    DIARIZED_JSON = "diarized_json"
 
     @property
     def suffix(self) -> str:
-        return {"text": ".txt", "json": ".json", "verbose_json": ".json"}.get(self.value, f".{self.value}")
+        return ".json" if self.value.endswith("json") else {"text": ".txt"}.get(self.value, f".{self.value}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,14 @@ async def transcribe(
     failed = 0
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), _Phase())
     slots = asyncio.Semaphore(parallel)
-    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
+    with Progress(
+        *columns,
+        console=errors,
+        transient=True,
+        disable=not errors.is_terminal,
+        # Else what is printed while bars are shown goes to their terminal, wherever it should go.
+        redirect_stdout=sys.stdout.isatty(),
+    ) as progress:
         total = progress.add_task("all files", total=len(jobs), visible=len(jobs) > 1)
         tasks = [asyncio.create_task(_run(client, job, options, slots, progress)) for job in jobs]
         try:

@@ -122,9 +122,18 @@ class Jobs(Protocol):
     async def get(self, owner: str, job_id: str) -> Job: ...
 
     async def list(
-        self, owner: str, *, limit: int = 20, after: str | None = None, status: JobStatus | None = None
+        self,
+        owner: str,
+        *,
+        limit: int = 20,
+        after: str | None = None,
+        status: JobStatus | None = None,
+        protocol: str | None = None,
     ) -> list[Job]:
-        """Jobs from the newest to the oldest, of those that came before the job ``after``."""
+        """Jobs from the newest to the oldest, of those that came before the job ``after``.
+
+        ``protocol``: only those with this ``spec.protocol``. An ``after`` that is not there gives none.
+        """
         ...
 
     async def cancel(self, owner: str, job_id: str) -> Job:

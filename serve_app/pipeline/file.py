@@ -241,4 +241,7 @@ async def in_thread(blocks: Generator[Pcm, None, None]) -> AsyncGenerator[Pcm, N
     finally:
         if step is not None and not step.done():
             await asyncio.wait({step})
+            if not step.cancelled():
+                # Nobody waits for this any more; a fault in it is no news that belongs into the log.
+                step.exception()
         blocks.close()

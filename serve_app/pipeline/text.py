@@ -13,6 +13,10 @@ def is_cjk(char: str) -> bool:
     """Whether ``char`` is written without spaces around it: Han, Kana, Bopomofo or a full-width mark."""
     if "　" <= char <= "〿" or "＀" <= char <= "￯":
         return True
+    if char < "\u1100":
+        return False
+    if "\u4e00" <= char <= "\u9fff":
+        return True
     name = unicodedata.name(char, "")
     return name.startswith(("CJK ", "HIRAGANA", "KATAKANA", "BOPOMOFO"))
 
@@ -30,8 +34,20 @@ def join_words(words: Iterable[tuple[str, str]]) -> str:
         if text and not is_cjk(text[-1]) and not is_cjk(word[0]):
             text += " "
         text += word
-        text += _HALF_WIDTH.get(mark, mark) if mark and not is_cjk(word[-1]) else mark
+        text += half_width(word, mark)
     return text
+
+
+def half_width(word: str, mark: str) -> str:
+    """The mark as it is printed after ``word``: half-width after Latin script.
+
+    After a number it is printed as it is, since 25% may have been said in either language.
+    """
+    letters = [char for char in word if char.isalpha()]
+    if not mark or not letters or is_cjk(word[-1]) or is_cjk(letters[-1]):
+        return mark
+    narrow = _HALF_WIDTH.get(mark, mark)
+    return "" if narrow == "." and word.endswith(".") else narrow
 
 
 def language_of(words: Iterable[str]) -> str:

@@ -5,14 +5,21 @@ Shapes: https://platform.openai.com/docs/api-reference/audio/createTranscription
 
 import math
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from typing import Literal, NotRequired, TypedDict
 
-from serve_app.pipeline.types import Sentence, Transcript
+from serve_app.pipeline.text import join_words
+from serve_app.pipeline.types import Sentence, TimedWord, Transcript
 
 Granularity = Literal["word", "segment"]
 
 DEFAULT_GRANULARITIES: tuple[Granularity, ...] = ("segment",)
+
+ONLY_SPEAKER = "A"
+"""Who speaks where nobody tells speakers apart; OpenAI's first speaker has the same letter."""
+
+LEAST_LOG_PROB = -9999.0
+"""OpenAI's value for what is all but impossible; JSON has no infinity."""
 
 
 class DurationUsage(TypedDict):
@@ -55,6 +62,50 @@ class SegmentItem(TypedDict):
     avg_logprob: float
     compression_ratio: float
     no_speech_prob: float
+    speaker: NotRequired[str | None]
+
+
+class SpeakerSegmentItem(TypedDict):
+    """A sentence and who spoke it; times in seconds of the recording. Also an event of a streamed answer."""
+
+    type: Literal["transcript.text.segment"]
+    id: str
+    start: float
+    end: float
+    text: str
+    speaker: str
+    words: NotRequired[list[WordItem]]
+
+
+class LogProbItem(TypedDict):
+    """A token, its UTF-8 bytes and the natural logarithm of its probability."""
+
+    token: str
+    bytes: list[int]
+    logprob: float
+
+
+class LanguageItem(TypedDict):
+    """``code``: ISO 639-1."""
+
+    code: str
+
+
+class Extras(TypedDict, total=False):
+    """What a body in JSON holds beside the rest if the request asks for it."""
+
+    languages: list[LanguageItem]
+    logprobs: list[LogProbItem]
+
+
+class DiarizedJsonBody(TypedDict):
+    """``response_format=diarized_json``."""
+
+    task: Literal["transcribe"]
+    duration: float
+    text: str
+    segments: list[SpeakerSegmentItem]
+    usage: DurationUsage
 
 
 class VerboseJsonBody(TypedDict):
@@ -76,31 +127,112 @@ def text_body(transcript: Transcript) -> str:
 
 def json_body(transcript: Transcript) -> JsonBody:
     """``response_format=json``."""
-    return {"text": transcript.text, "usage": _usage(transcript)}
+    return {"text": transcript.text, "usage": usage(transcript)}
 
 
 def verbose_json_body(
-    transcript: Transcript, granularities: Collection[Granularity] = DEFAULT_GRANULARITIES
+    transcript: Transcript,
+    granularities: Collection[Granularity] = DEFAULT_GRANULARITIES,
+    *,
+    speakers: bool = False,
 ) -> VerboseJsonBody:
-    """``response_format=verbose_json``; ``granularities`` picks ``segments`` and ``words``."""
+    """``response_format=verbose_json``; ``granularities`` picks ``segments`` and ``words``.
+
+    ``speakers``: give each segment a ``speaker``, ``None`` where it is not known.
+    """
     body: VerboseJsonBody = {
         "task": "transcribe",
         "language": transcript.language,
         "duration": round(transcript.duration, 3),
         "text": transcript.text,
-        "usage": _usage(transcript),
+        "usage": usage(transcript),
     }
     if "segment" in granularities:
         body["segments"] = [_segment(number, item) for number, item in enumerate(transcript.sentences)]
+        if speakers:
+            for segment in body["segments"]:
+                segment["speaker"] = None
     if "word" in granularities:
-        body["words"] = [
-            {"word": word.text, "start": round(word.begin, 3), "end": round(word.end, 3)}
-            for word in transcript.words
-        ]
+        body["words"] = word_items(transcript.words)
     return body
 
 
-def _usage(transcript: Transcript) -> DurationUsage:
+def diarized_json_body(transcript: Transcript) -> DiarizedJsonBody:
+    """``response_format=diarized_json``."""
+    return {
+        "task": "transcribe",
+        "duration": round(transcript.duration, 3),
+        "text": transcript.text,
+        "segments": [speaker_segment(number, item) for number, item in enumerate(transcript.sentences)],
+        "usage": usage(transcript),
+    }
+
+
+def extras(transcript: Transcript, *, logprobs: bool, languages: bool) -> Extras:
+    """What was asked for of: the log-probabilities of the tokens, and the languages that were found."""
+    found: Extras = {}
+    if languages:
+        found["languages"] = [{"code": transcript.language}] if transcript.sentences else []
+    if logprobs:
+        found["logprobs"] = log_probs(transcript.words)
+    return found
+
+
+def segment_id(number: int) -> str:
+    """What the segment of that number, from 0, is called in all answers that name it."""
+    return f"seg_{number}"
+
+
+def speaker_segment(number: int, sentence: Sentence) -> SpeakerSegmentItem:
+    """A sentence as a segment of ``diarized_json``, and as an event."""
+    return {
+        "type": "transcript.text.segment",
+        "id": segment_id(number),
+        "start": round(sentence.begin, 3),
+        "end": round(sentence.end, 3),
+        "text": sentence.text,
+        "speaker": ONLY_SPEAKER,
+    }
+
+
+def word_items(words: Iterable[TimedWord]) -> list[WordItem]:
+    """Words without their marks."""
+    return [{"word": word.text, "start": round(word.begin, 3), "end": round(word.end, 3)} for word in words]
+
+
+def log_probs(words: Iterable[TimedWord], before: TimedWord | None = None) -> list[LogProbItem]:
+    """A token for each word, with its mark and the space before it, so that they add up to the text.
+
+    ``before`` is the word that stands before the first of them, if any.
+    """
+    return [
+        {
+            "token": token,
+            "bytes": list(token.encode()),
+            "logprob": round(max(word.log_prob, LEAST_LOG_PROB), 6),
+        }
+        for word, token in _tokens(words, before)
+    ]
+
+
+def continuation(words: Iterable[TimedWord], before: TimedWord | None = None) -> str:
+    """What the text grows by when ``words`` follow the word ``before``."""
+    return "".join(token for _, token in _tokens(words, before))
+
+
+def _tokens(words: Iterable[TimedWord], before: TimedWord | None) -> Iterator[tuple[TimedWord, str]]:
+    """Whether there is a space before a word depends on the word before it, and on nothing else."""
+    previous = [] if before is None else [(before.text, before.mark)]
+    for word in words:
+        known = len(join_words(previous))
+        joined = [*previous, (word.text, word.mark)]
+        yield word, join_words(joined)[known:]
+        if word.text:
+            previous = joined[-1:]
+
+
+def usage(transcript: Transcript) -> DurationUsage:
+    """The length of the recording."""
     return {"type": "duration", "seconds": math.ceil(transcript.duration)}
 
 

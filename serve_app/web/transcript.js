@@ -2,7 +2,7 @@
 // All times are milliseconds from the beginning of the audio.
 
 const CJK = "[\\p{Script=Han}\\p{Script=Hiragana}\\p{Script=Katakana}ー々〇]";
-const WORD = new RegExp(`${CJK}|(?:(?!${CJK})[\\p{L}\\p{M}\\p{N}'’])+`, "gu");
+const WORD = new RegExp(`${CJK}|(?:(?!${CJK})[\\p{L}\\p{M}\\p{N}'’]|(?<=\\p{N})[.:,](?=\\p{N}))+`, "gu");
 const WIDE = new RegExp(`${CJK}|[\\u3000-\\u303f\\uff00-\\uff60]`, "u");
 const SENTENCE_END = /[。？！?!；;]["”’」』）)]*\s*$|\.["”’)]*\s*$/u;
 const CLAUSE_END = /[，。？！、；：,.?!;:…]["”’」』）)]*\s*$/u;
@@ -126,16 +126,23 @@ function pairsOf(timestamp) {
 
 /**
  * Words with their times, each with the marks and spaces up to the next. Empty unless there is exactly one
- * pair per word: numbers written as digits, for one, break the correspondence.
+ * pair per word, or as many as FunASR's own page counts: one for each character of 54.6% but the point.
  */
 export function timedWords(text, pairs) {
   const found = [...text.matchAll(WORD)];
-  if (!found.length || found.length !== pairs.length) return [];
-  return pairs.map(([begin, end], i) => ({
-    text: text.slice(i ? found[i].index : 0, found[i + 1]?.index ?? text.length),
-    begin,
-    end,
-  }));
+  const words = found.map(({ index }, i) => text.slice(i ? index : 0, found[i + 1]?.index ?? text.length));
+  const perWord = words.length === pairs.length ? words.map(() => 1) : words.map(pairsPerWord);
+  if (!words.length || perWord.reduce((a, b) => a + b) !== pairs.length || perWord.includes(0)) return [];
+  let next = 0;
+  return words.map((word, i) => {
+    const own = pairs.slice(next, (next += perWord[i]));
+    return { text: word, begin: own[0][0], end: own.at(-1)[1] };
+  });
+}
+
+function pairsPerWord(word) {
+  const parts = word.split(/[。？，、?., ]/);
+  return parts.reduce((count, part) => count + (/^[a-zA-Z]+$/.test(part) ? 1 : part.length), 0);
 }
 
 /** Splits words after each one that matches `boundary`. */

@@ -1,10 +1,173 @@
-"""The small HTTP servers of FunASR: ``/recognition``, ``/asr``, ``/health`` and ``POST /``."""
+"""The small HTTP servers of FunASR: ``/recognition``, ``/asr``, ``/health``; ``POST /`` is in ``root.py``.
 
-from fastapi import APIRouter
+Their sources: ``runtime/python/http/server.py``, ``funasr/bin/_server_app.py`` and ``runtime/http`` in
+https://github.com/modelscope/FunASR.
+"""
 
-from serve_app.services import Services
+import time
+from typing import Any
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from serve_app.api.funasr import replies
+from serve_app.api.funasr.http_errors import detail_error, recognition_error
+from serve_app.api.protocol import answering
+from serve_app.api.uploads import read_form
+from serve_app.errors import InvalidParameter
+from serve_app.pipeline.finishing import ARROW, TextOptions, parse_corrections
+from serve_app.pipeline.hotwords import parse_hotwords
+from serve_app.pipeline.types import Transcript
+from serve_app.services import READY, Services
+from serve_app.transcriber import TranscriptionOptions
+
+
+class AsrForm(BaseModel):
+    """The fields of ``POST /asr`` beside ``file``. Unknown ones are ignored."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    language: str | None = None
+    hotwords: str = ""
+    corrections: list[str] = []
+    spk: bool = False
+
+    def options(self) -> TranscriptionOptions:
+        """Raises :class:`InvalidParameter`."""
+        entries = [entry.strip() for entry in self.hotwords.split(",")]
+        fixes = [entry for entry in entries if ARROW in entry]
+        words = [entry for entry in entries if entry and ARROW not in entry]
+        try:
+            corrections = parse_corrections([*self.corrections, *fixes])
+            hotwords = parse_hotwords(words)
+        except ValueError as error:
+            raise InvalidParameter(str(error), "hotwords") from error
+        return TranscriptionOptions(
+            language=self.language, text=TextOptions(itn=True, corrections=corrections), hotwords=hotwords
+        )
 
 
 def funasr_http_router(services: Services) -> APIRouter:
-    """Its routes, for clients with a valid key."""
-    return APIRouter(tags=["FunASR"])
+    """Its routes, for clients with a valid key; ``/health`` is for everybody."""
+    router = APIRouter(tags=["FunASR"])
+    for route in (_recognition(services), _asr(services), _health(services)):
+        router.include_router(route)
+    return router
+
+
+async def transcribe_upload(
+    services: Services, request: Request, field: str, form_model: type[AsrForm] = AsrForm
+) -> Transcript:
+    """The recording in a form's ``field``, with the options in its other fields.
+
+    Raises:
+        AsrError: see :mod:`serve_app.errors`.
+    """
+    with services.transcriber.admit():
+        async with read_form(request, max_bytes=services.settings.max_audio_bytes) as form:
+            fields = form.fields(lists={"corrections"})
+            try:
+                options = form_model.model_validate(fields).options()
+            except ValidationError as error:
+                first = error.errors(include_url=False)[0]
+                name = str(first["loc"][0])
+                raise InvalidParameter(
+                    f"The value {first['input']!r:.80} of {name!r} is not valid: {first['msg']}.", name
+                ) from error
+            return await services.transcriber.transcribe(form.file(field), options)
+
+
+def upload_schema(field: str, *options: str) -> dict[str, Any]:
+    """What Swagger shows for a form, since it is parsed while it streams in and not by FastAPI."""
+    properties = {field: {"type": "string", "format": "binary"}}
+    known = AsrForm.model_json_schema()["properties"]
+    schema = {
+        "type": "object",
+        "required": [field],
+        "properties": {**properties, **{name: known[name] for name in options}},
+    }
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
+
+
+def offline_reply(transcript: Transcript) -> replies.Reply:
+    """``POST /``: what the offline WebSocket replies; this server says ``is_final`` false, always."""
+    text = replies.spaced(transcript.text)
+    return {
+        **replies.result("offline", text, final=False, words=transcript.words),
+        "wav_name": "wav-default-id",
+    }
+
+
+def _recognition(services: Services) -> APIRouter:
+    router = APIRouter(
+        dependencies=[Depends(services.access.admit)], route_class=answering(recognition_error)
+    )
+
+    @router.post("/recognition", openapi_extra=upload_schema("audio"))
+    async def recognition(request: Request) -> dict[str, Any]:
+        """Transcribe a recording; times in milliseconds."""
+        transcript = await transcribe_upload(services, request, "audio")
+        sentences = [
+            {
+                "text": sentence.text,
+                "start": replies.milliseconds(sentence.begin),
+                "end": replies.milliseconds(sentence.end),
+            }
+            for sentence in transcript.sentences
+        ]
+        return {"text": transcript.text, "sentences": sentences, "code": 0}
+
+    return router
+
+
+def _asr(services: Services) -> APIRouter:
+    router = APIRouter(dependencies=[Depends(services.access.admit)], route_class=answering(detail_error))
+
+    @router.post("/asr", openapi_extra=upload_schema("file", "language", "hotwords", "corrections", "spk"))
+    async def asr(request: Request) -> dict[str, Any]:
+        """Transcribe a recording; times in seconds."""
+        begin = time.perf_counter()
+        transcript = await transcribe_upload(services, request, "file")
+        seconds = time.perf_counter() - begin
+        return {
+            "text": transcript.text,
+            "segments": [
+                {
+                    "text": sentence.text,
+                    "start": round(sentence.begin, 3),
+                    "end": round(sentence.end, 3),
+                    "words": [
+                        {"word": word.text, "start": round(word.begin, 3), "end": round(word.end, 3)}
+                        for word in sentence.words
+                    ],
+                }
+                for sentence in transcript.sentences
+            ],
+            "duration": round(transcript.duration, 3),
+            "processing_time": round(seconds, 3),
+            "rtf": round(seconds / transcript.duration, 4),
+        }
+
+    return router
+
+
+def _health(services: Services) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/health")
+    async def health() -> JSONResponse:
+        """200 once recordings can be recognized, else 503."""
+        states = await services.readiness()
+        ready = bool(states) and all(state == READY for state in states.values())
+        loaded = [services.settings.model_name] if states.get("Paraformer") == READY else []
+        device = services.settings.device
+        body = {
+            "status": "ok" if ready else "not ready",
+            # Where a replica runs only the replica knows, if it may choose.
+            "device": "unknown" if device == "auto" else device,
+            "models_loaded": loaded,
+        }
+        return JSONResponse(body, 200 if ready else 503)
+
+    return router

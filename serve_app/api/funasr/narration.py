@@ -38,7 +38,7 @@ class Narration:
                 return self._sentence(event)
             case Finished() if not self._is_over:
                 return result(self._label, "", final=True)
-            case Finished():
+            case _:
                 return None
 
     def _increment(self, event: Partial) -> Reply | None:

@@ -1,11 +1,13 @@
 """``ws://host:port/``, where FunASR's clients connect, and the same under a path of its own."""
 
+from contextlib import AsyncExitStack
+
 from fastapi import APIRouter, WebSocket
 
 from serve_app.api.access import Access
 from serve_app.api.funasr.session import FunasrConnection
 from serve_app.api.funasr.utterance import Recognizers
-from serve_app.errors import Unauthenticated
+from serve_app.errors import AsrError
 
 _SUBPROTOCOL = "binary"
 
@@ -23,11 +25,12 @@ def funasr_router(access: Access, recognizers: Recognizers) -> APIRouter:
         offered = socket.scope.get("subprotocols", [])
         await socket.accept(_SUBPROTOCOL if _SUBPROTOCOL in offered else None)
         connection = FunasrConnection(socket, recognizers)
-        try:
-            access.identify(socket)
-        except Unauthenticated as error:
-            await connection.refuse(error)
-            return
-        await connection.run()
+        async with AsyncExitStack() as place:
+            try:
+                await place.enter_async_context(access.serve(socket))
+            except AsrError as error:
+                await connection.refuse(error)
+                return
+            await connection.run()
 
     return router

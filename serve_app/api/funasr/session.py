@@ -5,7 +5,6 @@ FunASR's protocol has one kind of result and no kind of error; what the clients 
 what was read, in its order.
 """
 
-import asyncio
 import json
 import logging
 
@@ -13,15 +12,23 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from serve_app.api.backlog import Backlog
 from serve_app.api.funasr.replies import Reply, acknowledgement, failure, result
-from serve_app.api.funasr.utterance import TOO_BIG, HangUp, Recognizers, Utterance
+from serve_app.api.funasr.utterance import HangUp, Recognizers, Utterance
 from serve_app.api.funasr.wire import ClientMessage, Config, parse_message
-from serve_app.errors import AsrError, AudioTooLarge, Internal, InvalidAudio
+from serve_app.api.sockets import (
+    FAULT,
+    GOING_AWAY,
+    NORMAL,
+    POLICY_VIOLATION,
+    TOO_BIG,
+    TRY_AGAIN_LATER,
+    OutOfTime,
+    Patience,
+    close_socket,
+    serve_socket,
+)
+from serve_app.errors import AsrError, AudioTooLarge, Internal, InvalidAudio, Overloaded
 
 logger = logging.getLogger("ray.serve")
-
-NORMAL, GOING_AWAY, POLICY_VIOLATION, FAULT = 1000, 1001, 1008, 1011
-_MAX_REASON = 123
-"""Bytes that a WebSocket close frame has for its reason (RFC 6455, section 5.5)."""
 
 
 class FunasrConnection:
@@ -30,8 +37,9 @@ class FunasrConnection:
     def __init__(self, socket: WebSocket, recognizers: Recognizers) -> None:
         self._socket = socket
         self._by = recognizers
-        self._idle_seconds = recognizers.settings.live_idle_timeout_sec
-        self._backlog = Backlog(recognizers.settings.max_audio_bytes)
+        settings = recognizers.settings
+        self._patience = Patience(settings.live_idle_timeout_sec, settings.live_max_connection_sec)
+        self._backlog = Backlog(settings.max_audio_bytes)
         self._is_hearing = False
         self._is_expecting = True
         """Whether an end message is to be answered although no audio came before it."""
@@ -39,32 +47,22 @@ class FunasrConnection:
 
     async def run(self) -> None:
         """Serve the client until it goes, or has to; nothing of it is left afterwards."""
-        reader = asyncio.create_task(self._read())
-        worker = asyncio.create_task(self._work())
-        try:
-            await asyncio.wait({reader, worker}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            reader.cancel()
-            worker.cancel()
-            await asyncio.gather(reader, worker, return_exceptions=True)
-            self._backlog.close()
-        errors = [None if task.cancelled() else task.exception() for task in (reader, worker)]
-        is_gone = not reader.cancelled() and errors[0] is None
-        if not is_gone:
-            await self._hang_up(errors[0] or errors[1])
+        cause = await serve_socket(self._socket, self._backlog, self._work())
+        if cause is not None:
+            await self._hang_up(cause)
 
     async def refuse(self, error: AsrError) -> None:
         """Tell why the client may not use the server, and close."""
-        await self._hang_up(HangUp(POLICY_VIOLATION, error.message, error))
+        code = TRY_AGAIN_LATER if isinstance(error, Overloaded) else POLICY_VIOLATION
+        await self._hang_up(HangUp(code, error.message, error))
 
     async def receive(self) -> bytes | ClientMessage:
         """The next audio or message that matters; raises :class:`HangUp` if nothing comes for too long."""
         while True:
             try:
-                async with asyncio.timeout(self._idle_seconds):
-                    received = await self._backlog.get()
-            except TimeoutError:
-                raise self._idle() from None
+                received = await self._patience.wait_for(self._backlog)
+            except OutOfTime as error:
+                raise self._idle(str(error)) from error
             if isinstance(received, bytes):
                 if received:
                     return received
@@ -86,18 +84,9 @@ class FunasrConnection:
     async def send(self, reply: Reply) -> None:
         """Send a reply, with what all replies carry."""
         reply = {**reply, "wav_name": self.config.wav_name}
-        if self.config.hotwords and "text" in reply:
+        if self.config.words_to_hear and "text" in reply:
             reply["hotwords_applied"] = False
         await self._socket.send_text(json.dumps(reply, ensure_ascii=False))
-
-    async def _read(self) -> None:
-        """Keep what the client sends until it is gone. Raises :class:`AudioTooLarge`."""
-        while True:
-            message = await self._socket.receive()
-            if message["type"] == "websocket.disconnect":
-                return
-            data = message.get("bytes")
-            await self._backlog.put(message.get("text") or "" if data is None else data)
 
     async def _work(self) -> None:
         while True:
@@ -155,16 +144,13 @@ class FunasrConnection:
         if message.acknowledge:
             await self.send(acknowledgement(self.config.mode or "offline", error))
 
-    def _idle(self) -> HangUp:
-        reason = f"Nothing came for {self._idle_seconds:g} seconds."
+    def _idle(self, reason: str) -> HangUp:
         if not self._is_hearing:
             return HangUp(NORMAL, reason)
         return HangUp(GOING_AWAY, reason, InvalidAudio(f"{reason} The utterance was never ended."))
 
-    async def _hang_up(self, cause: BaseException | None) -> None:
+    async def _hang_up(self, cause: BaseException) -> None:
         match cause:
-            case WebSocketDisconnect():
-                return
             case HangUp():
                 hang_up = cause
             case AudioTooLarge():
@@ -176,7 +162,6 @@ class FunasrConnection:
         try:
             if hang_up.error is not None:
                 await self.send(failure(self.config.result_mode, hang_up.error))
-            reason = hang_up.reason.encode()[:_MAX_REASON].decode(errors="ignore")
-            await self._socket.close(hang_up.code, reason)
+            await close_socket(self._socket, hang_up.code, hang_up.reason)
         except WebSocketDisconnect:
             logger.debug("the client of a FunASR connection left while it was being closed")

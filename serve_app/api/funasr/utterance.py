@@ -14,16 +14,15 @@ from serve_app.api.funasr.containers import HEAD, LiveAudio, is_headerless
 from serve_app.api.funasr.narration import Narration
 from serve_app.api.funasr.replies import Reply, result, spaced
 from serve_app.api.funasr.wire import ClientMessage, Config
+from serve_app.api.sockets import TOO_BIG, TRY_AGAIN_LATER
 from serve_app.audio.decode import RawPcm
 from serve_app.errors import AsrError, AudioTooLarge, Overloaded
 from serve_app.live import LiveService
+from serve_app.pipeline.finishing import TextOptions
 from serve_app.pipeline.live.events import LiveOptions
 from serve_app.pipeline.live.session import LiveSession
 from serve_app.settings import Settings
 from serve_app.transcriber import Transcriber, TranscriptionOptions
-
-TRY_AGAIN_LATER, TOO_BIG = 1013, 1009
-"""WebSocket close codes (RFC 6455, section 7.4.1, and the registry that it founded)."""
 
 _MIB = 1 << 20
 _IN_MEMORY = _MIB
@@ -138,8 +137,10 @@ class Utterance:
                 await self._talk.send(result("offline", "", final=True))
                 return
             file.file.truncate(size - size % _SAMPLE_BYTES)
+        hotwords = config.words_to_hear
+        options = TranscriptionOptions(raw=raw, text=config.text_options, hotwords=hotwords)
         with _admission(), self._by.transcriber.admit():
-            transcript = await self._by.transcriber.transcribe(file.file, TranscriptionOptions(raw=raw))
+            transcript = await self._by.transcriber.transcribe(file.file, options)
         reply = result("offline", spaced(transcript.text), final=True, words=transcript.words)
         await self._talk.send(reply)
 
@@ -160,8 +161,9 @@ class Utterance:
         return replace(
             defaults,
             two_pass=mode == "2pass",
-            # Online results are strung together by the client: a mark would be in the way of what follows.
-            punctuate=mode == "2pass",
+            # Online results are strung together by the client: a mark would be in the way of what follows,
+            # and what was sent of a number as it was spoken cannot be taken back.
+            text=self._talk.config.text_options if mode == "2pass" else TextOptions(punctuation=False),
             chunk_size=stream.chunk_size,
             encoder_chunk_look_back=stream.encoder_chunk_look_back,
             decoder_chunk_look_back=stream.decoder_chunk_look_back,

@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from deployments.messages import StreamOptions
 from serve_app.errors import InvalidParameter
+from serve_app.pipeline.finishing import ARROW, TextOptions, parse_corrections
 from serve_app.pipeline.hotwords import Hotword, parse_hotwords
 
 Mode = Literal["offline", "online", "2pass"]
@@ -76,8 +77,16 @@ def _chunk_size(value: Any) -> tuple[int, ...]:
 
 
 def _hotwords(value: Any) -> tuple[Hotword, ...]:
+    """Hotwords and, among them, corrections, of which a string of words has one on a line of its own."""
+    lines: list[str] = []
+    if isinstance(value, str) and ARROW in value and value.lstrip()[:1] not in ("{", "["):
+        lines = [line for line in value.splitlines() if ARROW in line]
+        value = "\n".join(line for line in value.splitlines() if ARROW not in line)
     try:
-        return parse_hotwords(value)
+        words = parse_hotwords(value)
+        lines += [word.text for word in words if ARROW in word.text]
+        parse_corrections(lines)
+        return (*(word for word in words if ARROW not in word.text), *(Hotword(line) for line in lines))
     except ValueError as error:
         raise _error(str(error)) from error
 
@@ -97,6 +106,7 @@ class Config(BaseModel):
     encoder_chunk_look_back: Annotated[int | None, BeforeValidator(_integer)] = None
     decoder_chunk_look_back: Annotated[int | None, BeforeValidator(_integer)] = None
     hotwords: Annotated[tuple[Hotword, ...], BeforeValidator(_hotwords)] = ()
+    """What is to be heard; with ``=>`` in it, what is to be corrected."""
     itn: bool = True
     svs_lang: Annotated[str, BeforeValidator(_name)] = "auto"
     svs_itn: bool = True
@@ -112,6 +122,17 @@ class Config(BaseModel):
         return {None: "offline", "offline": "offline", "online": "2pass-online", "2pass": "2pass-offline"}[
             self.mode
         ]
+
+    @property
+    def words_to_hear(self) -> tuple[Hotword, ...]:
+        """The hotwords that are no corrections."""
+        return tuple(word for word in self.hotwords if ARROW not in word.text)
+
+    @property
+    def text_options(self) -> TextOptions:
+        """How texts that are final shall look."""
+        lines = (word.text for word in self.hotwords if ARROW in word.text)
+        return TextOptions(itn=self.itn, corrections=parse_corrections(lines))
 
     def merged(self, changes: Self) -> Self:
         """This with what ``changes`` sets.

@@ -1,70 +1,96 @@
-"""``/v1/audio/transcriptions`` and ``/v1/models``, as OpenAI's SDKs and curl users call them."""
+"""``/v1/audio/*`` and ``/v1/models``, as OpenAI's SDKs and curl users call them."""
 
+from contextlib import AsyncExitStack
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
-from fastapi.responses import JSONResponse, PlainTextResponse
 
-from serve_app.api.openai.wire import TranscriptionForm, openapi_request_body
+from serve_app.api.openai.answers import answer
+from serve_app.api.openai.events import error_event, transcription_events
+from serve_app.api.openai.reading import read_recording_form, recording
+from serve_app.api.openai.schema import (
+    error_responses,
+    transcription_request,
+    transcription_responses,
+    translation_request,
+)
+from serve_app.api.openai.wire import LIST_FIELDS, TranscriptionForm, TranslationForm
+from serve_app.api.sse import event_response
 from serve_app.api.uploads import read_form
-from serve_app.audio.decode import RawPcm
-from serve_app.errors import InvalidParameter, ModelNotFound
-from serve_app.pipeline.types import Transcript
-from serve_app.rendering import openai as render
-from serve_app.rendering import subtitles
+from serve_app.errors import ModelNotFound, Unsupported
 from serve_app.services import Services
-from serve_app.transcriber import TranscriptionOptions
 
 
 def openai_router(services: Services) -> APIRouter:
     """The OpenAI routes, under ``/v1``, for clients with a valid key."""
-    settings, transcriber = services.settings, services.transcriber
     router = APIRouter(prefix="/v1", tags=["OpenAI"], dependencies=[Depends(services.access.admit)])
-    model = {"id": settings.model_name, "object": "model", "created": 0, "owned_by": "asr-serve"}
+    _add_audio(router, services)
+    _add_models(router, services)
+    return router
 
-    @router.post("/audio/transcriptions", openapi_extra=openapi_request_body())
+
+def _add_audio(router: APIRouter, services: Services) -> None:
+    settings, transcriber = services.settings, services.transcriber
+
+    @router.post(
+        "/audio/transcriptions",
+        response_class=Response,
+        responses=transcription_responses(),
+        openapi_extra=transcription_request(),
+    )
     async def create_transcription(request: Request) -> Response:
         """Transcribe a recording."""
-        with transcriber.admit():
-            async with read_form(request, max_bytes=settings.max_audio_bytes) as form:
-                options = TranscriptionForm.parse(form.fields(lists={"timestamp_granularities"}))
-                if options.stream:
-                    raise InvalidParameter(
-                        "Streaming answers (stream=true) are not supported by this server.", "stream"
-                    )
-                raw = RawPcm(options.sample_rate) if options.format == "pcm" else None
-                transcript = await transcriber.transcribe(
-                    form.file("file"), TranscriptionOptions(raw=raw, language=options.language)
-                )
-        return _render(transcript, options)
+        async with AsyncExitStack() as held:
+            held.enter_context(transcriber.admit())
+            sent = await held.enter_async_context(
+                read_recording_form(request, max_bytes=settings.max_audio_bytes)
+            )
+            form = TranscriptionForm.parse(sent.fields(LIST_FIELDS))
+            options = form.checked_options(transcriber)
+            source = await held.enter_async_context(recording(sent, form.audio_address, services.fetcher))
+            if form.stream:
+                events = transcription_events(transcriber, source, options, form)
+                # From here on the place and the upload belong to the answer, which outlives this function.
+                return await event_response(events, on_error=error_event, held=held.pop_all())
+            transcript = await transcriber.transcribe(source, options)
+        return answer(
+            transcript,
+            form.effective_format,
+            form.granularities,
+            form.logprobs,
+            languages=bool(form.languages),
+            speakers=bool(form.enable_speaker_diarization),
+        )
 
-    @router.get("/models")
+    @router.post(
+        "/audio/translations", responses=error_responses(400, 413), openapi_extra=translation_request()
+    )
+    async def create_translation(request: Request) -> None:
+        """Translate a recording into English: no model that can is served here, so this is refused."""
+        with transcriber.admit():
+            async with read_form(request, max_bytes=settings.max_audio_bytes) as sent:
+                TranslationForm.parse(sent.fields())
+                sent.file("file")
+        raise Unsupported(
+            "None of the loaded models translates; POST /v1/audio/transcriptions gives the text in the "
+            "language that is spoken."
+        )
+
+
+def _add_models(router: APIRouter, services: Services) -> None:
+    name = services.settings.model_name
+    model = {"id": name, "object": "model", "created": 0, "owned_by": "asr-serve"}
+
+    @router.get("/models", responses=error_responses())
     async def list_models() -> dict[str, Any]:
         """The models that are served here."""
         return {"object": "list", "data": [model]}
 
-    @router.get("/models/{model_id:path}")
+    @router.get("/models/{model_id:path}", responses=error_responses(404))
     async def get_model(model_id: str) -> dict[str, Any]:
         """One model."""
-        if model_id != settings.model_name:
+        if model_id != name:
             raise ModelNotFound(
                 f"The model {model_id!r} does not exist here; GET /v1/models lists those that do."
             )
         return model
-
-    return router
-
-
-def _render(transcript: Transcript, options: TranscriptionForm) -> Response:
-    match options.effective_format:
-        case "json":
-            return JSONResponse(render.json_body(transcript))
-        case "verbose_json":
-            granularities = options.timestamp_granularities or render.DEFAULT_GRANULARITIES
-            return JSONResponse(render.verbose_json_body(transcript, granularities))
-        case "text":
-            return PlainTextResponse(render.text_body(transcript))
-        case "srt":
-            return PlainTextResponse(subtitles.srt(transcript))
-        case "vtt":
-            return PlainTextResponse(subtitles.vtt(transcript), media_type="text/vtt")

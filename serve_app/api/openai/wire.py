@@ -1,58 +1,225 @@
-"""Request parameters of ``POST /v1/audio/transcriptions``, as they are spelled on the wire."""
+"""Request parameters of ``/v1/audio/*``, under the names that OpenAI's SDKs give them."""
 
-from typing import Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
+from serve_app.api.openai.chunking import ChunkingStrategy, chunking_value
+from serve_app.api.openai.data_urls import is_audio_data_url
+from serve_app.api.openai.forms import Form
+from serve_app.api.openai.hints import corrections_in, hotwords_in
+from serve_app.audio.decode import RawPcm
 from serve_app.errors import InvalidParameter
-from serve_app.rendering.openai import Granularity
+from serve_app.pipeline.finishing import TextOptions, parse_corrections
+from serve_app.rendering.openai import DEFAULT_GRANULARITIES, Granularity
+from serve_app.transcriber import Transcriber, TranscriptionOptions
 
-ResponseFormat = Literal["json", "text", "srt", "vtt", "verbose_json"]
+ResponseFormat = Literal["json", "text", "srt", "vtt", "verbose_json", "diarized_json"]
+
+LIST_FIELDS = frozenset(
+    {
+        "timestamp_granularities",
+        "include",
+        "languages",
+        "keywords",
+        "known_speaker_names",
+        "known_speaker_references",
+        "corrections",
+    }
+)
+"""Fields that may be sent more than once; all of their values count, of others the last one."""
+
+_PEERS = frozenset({"audio_address", "enable_speaker_diarization", "word_timestamps"})
+"""Fields of funasr-api, whose clients expect its default of ``verbose_json``."""
+
+_MOST_SPEAKERS = 4
+_PLAIN_TEXT = frozenset({"text", "srt", "vtt"})
 
 
-class TranscriptionForm(BaseModel):
-    """The form fields beside ``file``. Unknown fields are ignored, as OpenAI's own server does."""
-
-    model_config = ConfigDict(extra="ignore")
+class TranscriptionForm(Form):
+    """The fields of a transcription beside ``file``."""
 
     model: str = Field("", description="Any name; names that are not served here mean the default model.")
-    language: str | None = Field(None, description="ISO 639-1 code of what is spoken, such as `zh`.")
+    audio_address: str | None = Field(
+        None,
+        max_length=8192,
+        description="URL (http or https) of the recording, in place of `file`.",
+        json_schema_extra={"format": "uri"},
+    )
+    language: str | None = Field(
+        None, description="What is spoken: an ISO 639-1 code such as `zh`; `auto`: told by what is said."
+    )
+    languages: list[str] = Field(
+        default_factory=list,
+        description="What may be spoken: one is the same as `language`, several are told apart by what is "
+        "said. The answer then has `languages`.",
+    )
     response_format: ResponseFormat | None = Field(
-        None, description="Default `json`, or `verbose_json` where `timestamp_granularities[]` is given."
+        None,
+        description="Default `json`, or `verbose_json` where `timestamp_granularities[]`, `word_timestamps`, "
+        "`enable_speaker_diarization` or `audio_address` is given.",
     )
     timestamp_granularities: list[Granularity] = Field(
-        default_factory=list, description="`word` adds word times to `verbose_json`."
+        default_factory=list, description="What `verbose_json` holds; default `segment`."
     )
-    prompt: str | None = Field(None, description="Accepted; has no effect on the loaded model.")
+    word_timestamps: bool | None = Field(None, description="The same as the granularity `word`.")
+    include: list[Literal["logprobs"]] = Field(
+        default_factory=list,
+        description="`logprobs`: the log-probability of each token, in formats that are JSON and in events.",
+    )
+    stream: bool = Field(
+        False, description="Answer with server-sent events as sentences are finished; not with srt and vtt."
+    )
+    prompt: str | None = Field(
+        None, description="Words to listen for, with commas or line breaks between them; prose has no effect."
+    )
+    keywords: list[Annotated[str, Field(max_length=200)]] = Field(
+        default_factory=list, description="Words to listen for, or corrections (`wrong=>right`)."
+    )
+    corrections: list[str] = Field(
+        default_factory=list, description="`wrong=>right`, each in a field or on a line of its own."
+    )
     temperature: float = Field(0, ge=0, le=1, description="Accepted; recognition is deterministic.")
-    stream: bool = Field(False, description="Not supported yet; must be false.")
+    chunking_strategy: Annotated[ChunkingStrategy, BeforeValidator(chunking_value)] | None = None
+    enable_speaker_diarization: bool | None = Field(
+        None, description="Gives segments a `speaker`, `null` as long as no model tells speakers apart."
+    )
+    known_speaker_names: list[Annotated[str, Field(max_length=200)]] = Field(
+        default_factory=list, max_length=_MOST_SPEAKERS, description="Checked, but not matched yet."
+    )
+    known_speaker_references: list[str] = Field(
+        default_factory=list,
+        max_length=_MOST_SPEAKERS,
+        validate_default=True,
+        description="A recording (data URL) of each of the names, in their order.",
+    )
+    punctuation: bool = Field(True, description="Whether the text has punctuation marks.")
+    itn: bool = Field(True, description="Numbers, dates, money and the like in digits.")
+    drop_fillers: bool = Field(False, description="Leave out 嗯, 呃, uh and the like.")
     format: Literal["pcm"] | None = Field(
         None, description="`pcm`: the file is 16-bit little-endian mono PCM without a header."
     )
     sample_rate: int = Field(16000, ge=4000, le=192000, description="Samples per second, for `format=pcm`.")
 
+    @field_validator("include")
+    @classmethod
+    def _fits_the_format(cls, include: list[str], info: ValidationInfo) -> list[str]:
+        if include and info.data.get("response_format") in _PLAIN_TEXT and not info.data.get("stream"):
+            raise ValueError(f"response_format={info.data['response_format']} has no place for it")
+        return include
+
+    @field_validator("stream")
+    @classmethod
+    def _can_be_streamed(cls, stream: bool, info: ValidationInfo) -> bool:
+        if stream and info.data.get("response_format") in ("srt", "vtt"):
+            raise ValueError("subtitles are not streamed; ask for json, text, verbose_json or diarized_json")
+        return stream
+
+    @field_validator("corrections")
+    @classmethod
+    def _are_corrections(cls, lines: list[str]) -> list[str]:
+        parse_corrections(lines)
+        return lines
+
+    @field_validator("keywords")
+    @classmethod
+    def _hold_corrections(cls, lines: list[str]) -> list[str]:
+        corrections_in(lines)
+        return lines
+
+    @field_validator("prompt")
+    @classmethod
+    def _holds_corrections(cls, prompt: str | None) -> str | None:
+        corrections_in((prompt or "").splitlines())
+        return prompt
+
+    @field_validator("known_speaker_references")
+    @classmethod
+    def _belong_to_names(cls, references: list[str], info: ValidationInfo) -> list[str]:
+        names = info.data.get("known_speaker_names", [])
+        if len(names) != len(references):
+            raise ValueError(f"there must be one for each name, not {len(references)} for {len(names)}")
+        for reference in references:
+            if not is_audio_data_url(reference):
+                raise ValueError("each must be a data URL with a recording in base64")
+        return references
+
     @property
     def effective_format(self) -> ResponseFormat:
+        """The format asked for, or the default for a request of its kind."""
         if self.response_format is not None:
             return self.response_format
-        return "verbose_json" if self.timestamp_granularities else "json"
+        verbose = self.timestamp_granularities or self.model_fields_set & _PEERS
+        return "verbose_json" if verbose else "json"
 
-    @classmethod
-    def parse(cls, fields: dict[str, Any]) -> "TranscriptionForm":
-        """Read form fields; raises :class:`InvalidParameter` that names the first bad one."""
+    @property
+    def granularities(self) -> tuple[Granularity, ...]:
+        """What ``verbose_json`` shall hold."""
+        wanted: tuple[Granularity, ...] = tuple(self.timestamp_granularities) or DEFAULT_GRANULARITIES
+        return (*wanted, "word") if self.word_timestamps else wanted
+
+    @property
+    def logprobs(self) -> bool:
+        return "logprobs" in self.include
+
+    def transcription_options(self) -> TranscriptionOptions:
+        """What is asked for, in the service's own terms; whether it can be served is not checked."""
+        prompt = (self.prompt or "").splitlines()
+        chunking = self.chunking_strategy
+        return TranscriptionOptions(
+            language=self.language or (self.languages[0] if len(self.languages) == 1 else None),
+            raw=RawPcm(self.sample_rate) if self.format == "pcm" else None,
+            text=TextOptions(
+                punctuation=self.punctuation,
+                itn=self.itn,
+                corrections=(
+                    *parse_corrections(self.corrections),
+                    *corrections_in(self.keywords),
+                    *corrections_in(prompt),
+                ),
+                drop_fillers=self.drop_fillers,
+            ),
+            hotwords=hotwords_in(self.keywords, prompt),
+            end_silence_ms=chunking.end_silence_ms if chunking else None,
+            speech_noise_threshold=chunking.speech_noise_threshold if chunking else None,
+        )
+
+    def checked_options(self, transcriber: Transcriber) -> TranscriptionOptions:
+        """:meth:`transcription_options` that can be served.
+
+        Raises:
+            InvalidParameter: they cannot; it names the field as it was sent.
+        """
+        sent = {
+            "language": "language" if self.language else "languages",
+            "end_silence_ms": "chunking_strategy[silence_duration_ms]",
+        }
+        options = self.transcription_options()
         try:
-            return cls.model_validate(fields)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            name = str(first["loc"][0])
-            message = f"The value {first['input']!r} of {name!r} is not valid: {first['msg']}."
-            raise InvalidParameter(message, name) from error
+            if options.language is None and self.languages:
+                self._check_languages(transcriber)
+            return transcriber.check(options)
+        except InvalidParameter as error:
+            raise InvalidParameter(error.message, sent.get(error.param or "", error.param)) from error
+
+    def _check_languages(self, transcriber: Transcriber) -> None:
+        """Of several, one that is recognized is enough: the others may not be spoken at all."""
+        refused = None
+        for language in self.languages:
+            try:
+                transcriber.check(TranscriptionOptions(language=language))
+            except InvalidParameter as error:
+                refused = error
+            else:
+                return
+        if refused is not None:
+            raise refused
 
 
-def openapi_request_body() -> dict[str, Any]:
-    """What Swagger shows for the form, since it is parsed while it streams in and not by FastAPI."""
-    schema = TranscriptionForm.model_json_schema()
-    properties = {"file": {"type": "string", "format": "binary"}, **schema["properties"]}
-    properties["timestamp_granularities[]"] = properties.pop("timestamp_granularities")
-    form = {"type": "object", "required": ["file"], "properties": properties}
-    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": form}}}}
+class TranslationForm(Form):
+    """The fields of a translation beside ``file``."""
+
+    model: str = Field("", description="Any name.")
+    prompt: str | None = None
+    response_format: Literal["json", "text", "srt", "verbose_json", "vtt"] = "json"
+    temperature: float = Field(0, ge=0, le=1)

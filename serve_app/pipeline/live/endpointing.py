@@ -8,11 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from deployments.messages import Pcm, VadResult
-from serve_app.pipeline.live.events import Cause
+from serve_app.pipeline.live.events import Cause, LiveOptions
 from serve_app.pipeline.live.near_field import Near
 from serve_app.pipeline.segments import Loudness
-
-_LONGEST_SEARCH_MS = 10_000
 
 _ONSET_MS = 1500
 """How long before somebody near was noticed a sentence may begin, where somebody far away spoke before."""
@@ -39,15 +37,16 @@ class Closed:
 class Endpointing:
     """The sentences of one session. At most one is open at a time.
 
-    ``silence_ms``, of somebody near, ends a sentence that somebody far away goes on with. ``longest_ms``
-    bounds it. Its cut is searched for in its last third, or ten seconds: the audio after the cut goes
+    The silence that ends a sentence, of somebody near, also ends one that somebody far away goes on with.
+    A sentence that gets too long is cut in its last third, or ten seconds: the audio after the cut goes
     through the streaming model again, as the begin of the next sentence.
     """
 
-    def __init__(self, longest_ms: int, silence_ms: int) -> None:
-        self._longest_ms = longest_ms
-        self._silence_ms = silence_ms + _OFFSET_MS
-        self._search_ms = min(longest_ms // 3, _LONGEST_SEARCH_MS)
+    def __init__(self, options: LiveOptions) -> None:
+        self._longest_ms = options.max_sentence_ms
+        self._silence_ms = options.max_sentence_silence_ms + _OFFSET_MS
+        self._search_ms = options.max_sentence_ms - options.uncut_ms
+        self._padding_ms = options.padding_ms
         self._loudness = Loudness()
         self._floor_ms = 0
         self._near: Near | None = None
@@ -87,7 +86,8 @@ class Endpointing:
     def _open(self, begin_ms: int) -> Iterator[Opened]:
         begin_ms = max(begin_ms, self._floor_ms)
         if self.begin_ms is None and self._near is not None and self._near.end_ms > begin_ms:
-            self.begin_ms = max(begin_ms, self._near.begin_ms - _ONSET_MS)
+            begin_ms = max(begin_ms, self._near.begin_ms - _ONSET_MS)
+            self.begin_ms = max(begin_ms - self._padding_ms, self._floor_ms)
             yield Opened(self.begin_ms)
 
     def _cuts(self, until_ms: int) -> Iterator[Opened | Closed]:

@@ -2,7 +2,7 @@
 
 All times are seconds from the first sample of the session. Sentences are numbered from 0; each one begins
 with :class:`SpeechStarted` and ends with :class:`SentenceFinal`, and no event of a sentence comes before
-the final of the one before it.
+the final of the one before it. :class:`SpeechEnded` and :class:`Quiet` are told only to those who ask.
 """
 
 from dataclasses import dataclass, field
@@ -10,7 +10,10 @@ from typing import Literal
 
 from deployments.messages import StreamOptions
 from serve_app.errors import InvalidParameter
+from serve_app.pipeline.finishing import TextOptions
 from serve_app.pipeline.types import TimedWord
+
+_LONGEST_SEARCH_MS = 10_000
 
 Cause = Literal["silence", "cut", "end"]
 """Why a sentence ended: a pause, speech that went on too long, or the end of the session's audio."""
@@ -41,6 +44,25 @@ class Partial:
 
 
 @dataclass(frozen=True, slots=True)
+class SpeechEnded:
+    """A sentence is over; its final follows as soon as it is recognized, perhaps after more partials."""
+
+    index: int
+    begin: float
+    end: float
+    cause: Cause
+
+
+@dataclass(frozen=True, slots=True)
+class Quiet:
+    """Nobody spoke from ``begin`` to ``end``; ``index`` is that of the sentence that comes next."""
+
+    index: int
+    begin: float
+    end: float
+
+
+@dataclass(frozen=True, slots=True)
 class SentenceFinal:
     """A finished sentence. ``text`` is empty, and ``words`` are none, where nothing could be recognized."""
 
@@ -50,6 +72,8 @@ class SentenceFinal:
     end: float
     words: tuple[TimedWord, ...]
     cause: Cause
+    spoken: tuple[TimedWord, ...] = ()
+    """The words as they were recognized, before numbers were written in digits and the like."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +83,7 @@ class Finished:
     duration: float
 
 
-LiveEvent = SpeechStarted | Partial | SentenceFinal | Finished
+LiveEvent = SpeechStarted | Partial | SpeechEnded | SentenceFinal | Quiet | Finished
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +100,9 @@ class LiveOptions:
     partials: bool = True
     """Whether to run the streaming model while somebody speaks. Always on without ``two_pass``."""
 
-    punctuate: bool = True
-    """Whether finals carry punctuation marks."""
+    text: TextOptions = field(default_factory=TextOptions)
+    """How finals shall look. A final is not split, and partials are always as they were recognized: they
+    have to begin with what was sent before."""
 
     chunk_size: tuple[int, int, int] = (0, 10, 5)
     """FunASR's left, center and right chunk, in frames of 60 ms: what the streaming model takes at a time."""
@@ -91,8 +116,22 @@ class LiveOptions:
     max_sentence_ms: int = 60_000
     """Speech without a pause is cut, at its quietest place, before it gets this long. Milliseconds."""
 
+    speech_noise_threshold: float | None = None
+    """What counts as speech; see :class:`deployments.messages.VadOptions`."""
+
     near_field: "NearField | None" = field(default=None)
     """Passes over those who are too quiet to be at the microphone; ``None``: everybody counts."""
+
+    padding_ms: int = 0
+    """Audio that a sentence has before what detection takes for its begin, as far as no other sentence has
+    it. Milliseconds."""
+
+    tell_ends: bool = False
+    """Whether there is a :class:`SpeechEnded` for each sentence."""
+
+    quiet_ms: int | None = None
+    """How long nobody speaks until there is a :class:`Quiet`, which is so again after each of them.
+    Milliseconds of audio; ``None``: there is none."""
 
     def __post_init__(self) -> None:
         streams = StreamOptions(self.chunk_size, self.encoder_chunk_look_back, self.decoder_chunk_look_back)
@@ -102,6 +141,14 @@ class LiveOptions:
             raise InvalidParameter(f"{error}.", "chunk_size") from error
         _check_range("max_sentence_silence_ms", self.max_sentence_silence_ms, 0, 60_000)
         _check_range("max_sentence_ms", self.max_sentence_ms, 1_000, 60_000)
+        _check_range("padding_ms", self.padding_ms, 0, 10_000)
+        if self.quiet_ms is not None:
+            _check_range("quiet_ms", self.quiet_ms, 1_000, 3_600_000)
+
+    @property
+    def uncut_ms(self) -> int:
+        """No sentence is cut before it has this length. Milliseconds."""
+        return self.max_sentence_ms - min(self.max_sentence_ms // 3, _LONGEST_SEARCH_MS)
 
 
 def _check_range(name: str, value: int, lowest: int, highest: int) -> None:

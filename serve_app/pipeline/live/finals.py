@@ -7,16 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from deployments.messages import SAMPLE_RATE, AudioSlice, Pcm, Priority, Word
+from serve_app.pipeline.finishing import Finisher
 from serve_app.pipeline.graph import LiveGraph
 from serve_app.pipeline.live.buffer import Bell
 from serve_app.pipeline.live.events import LiveOptions, SentenceFinal
 from serve_app.pipeline.live.partials import timed_words, words_of
 from serve_app.pipeline.live.sentence import LiveSentence
 from serve_app.pipeline.text import SENTENCE_FINAL, join_words
-from serve_app.pipeline.types import TimedWord
-
-Itn = Callable[[str], str]
-"""Inverse text normalization: spoken to written form, such as 百分之五 to 5%."""
+from serve_app.pipeline.types import Sentence, TimedWord
 
 _IN_FLIGHT = 4
 """Sentences that may wait for their final before detection has to wait for them."""
@@ -44,13 +42,13 @@ class Finals:
         self,
         graph: LiveGraph,
         options: LiveOptions,
-        itn: Itn | None,
+        finisher: Finisher,
         emit: Callable[[SentenceFinal], None],
         progress: Bell,
     ) -> None:
         self._graph = graph
         self._options = options
-        self._itn = itn
+        self._finisher = finisher
         self._emit = emit
         self._progress = progress
         self._closed: deque[_Closed] = deque()
@@ -108,17 +106,20 @@ class Finals:
         return recognition.words
 
     async def _final(self, sentence: LiveSentence, words: tuple[TimedWord, ...]) -> SentenceFinal:
-        if words and self._options.punctuate:
+        options, spoken = self._options.text, words
+        if words and options.punctuation:
             words = await self._punctuated(words)
             if sentence.cause == "end":
                 words = _ended(words)
+        if words:
+            await self._finisher.prepare(options)
+            # One final tells one sentence, whatever its length: parts follow each other in it.
+            parts = self._finisher.finish(Sentence(words), options)
+            words = tuple(word for part in parts for word in part.words)
         text = join_words((word.text, word.mark) for word in words)
-        if text and self._itn is not None:
-            text = self._itn(text)
         end = sentence.begin if sentence.end is None else sentence.end
-        return SentenceFinal(
-            sentence.index, text, sentence.begin / SAMPLE_RATE, end / SAMPLE_RATE, words, sentence.cause
-        )
+        times = sentence.begin / SAMPLE_RATE, end / SAMPLE_RATE
+        return SentenceFinal(sentence.index, text, *times, words, sentence.cause, spoken)
 
     async def _punctuated(self, words: tuple[TimedWord, ...]) -> tuple[TimedWord, ...]:
         block = await self._graph.punctuate_live([word.text for word in words], self._context)

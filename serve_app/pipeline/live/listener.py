@@ -6,7 +6,7 @@ from deployments.messages import SAMPLE_RATE, Pcm, VadOptions, VadResult, VadSta
 from serve_app.pipeline.graph import LiveGraph
 from serve_app.pipeline.live.buffer import BLOCK_SAMPLES, SAMPLES_PER_MS, Bell, Inbox, Timeline
 from serve_app.pipeline.live.endpointing import Endpointing, Opened
-from serve_app.pipeline.live.events import LiveOptions, SpeechStarted
+from serve_app.pipeline.live.events import LiveOptions, Quiet, SpeechEnded, SpeechStarted
 from serve_app.pipeline.live.finals import Finals
 from serve_app.pipeline.live.near_field import Near, NearFieldLevel
 from serve_app.pipeline.live.outbox import Outbox
@@ -48,7 +48,7 @@ class Listener:
         progress: Bell,
     ) -> None:
         self._graph = graph
-        self._vad = VadOptions(options.max_sentence_silence_ms, _ENDLESS_MS)
+        self._vad = VadOptions(options.max_sentence_silence_ms, _ENDLESS_MS, options.speech_noise_threshold)
         self._streamed = options.partials or not options.two_pass
         self._stride = options.chunk_size[1] * STRIDE_UNIT_SAMPLES
         self._inbox = inbox
@@ -57,9 +57,13 @@ class Listener:
         self._finals = finals
         self._outbox = outbox
         self._progress = progress
-        silence_ms, near = options.max_sentence_silence_ms, options.near_field
-        self._endpointing = Endpointing(options.max_sentence_ms, silence_ms)
-        self._level = None if near is None else NearFieldLevel(near, silence_ms)
+        near = options.near_field
+        self._endpointing = Endpointing(options)
+        self._level = None if near is None else NearFieldLevel(near, options.max_sentence_silence_ms)
+        self._kept = _KEPT_SAMPLES + options.padding_ms * SAMPLES_PER_MS
+        self._tells_ends = options.tell_ends
+        self._quiet = None if options.quiet_ms is None else options.quiet_ms * SAMPLES_PER_MS
+        self._quiet_from = 0
         self._count = 0
         self._open: LiveSentence | None = None
 
@@ -105,8 +109,10 @@ class Listener:
         if self._open is not None:
             whole = (self._timeline.end - self._open.begin) // self._stride * self._stride
             self._open.due = self._open.begin + whole
+        self._tell_quiet()
         self._streams.changed()
         self._forget()
+        self._progress.ring()
 
     def _begin(self, begin_ms: int) -> None:
         begin = max(begin_ms * SAMPLES_PER_MS, self._timeline.begin)
@@ -120,7 +126,19 @@ class Listener:
 
     def _close(self, sentence: LiveSentence, tasks: asyncio.TaskGroup) -> None:
         end = sentence.begin if sentence.end is None else sentence.end
+        self._quiet_from = end
+        if self._tells_ends:
+            times = sentence.begin / SAMPLE_RATE, end / SAMPLE_RATE
+            self._outbox.put(SpeechEnded(sentence.index, *times, sentence.cause))
         self._finals.add(sentence, self._timeline.cut(sentence.begin, end), tasks)
+
+    def _tell_quiet(self) -> None:
+        """Tell of silence once it is certain that no sentence will turn out to have begun in it."""
+        if self._quiet is None or self._open is not None:
+            return
+        while (end := self._quiet_from + self._quiet) <= self._timeline.end - self._kept:
+            self._outbox.put(Quiet(self._count, self._quiet_from / SAMPLE_RATE, end / SAMPLE_RATE))
+            self._quiet_from = end
 
     def _forget(self) -> None:
         needed = self._needed_from()
@@ -129,7 +147,7 @@ class Listener:
 
     def _needed_from(self) -> int:
         """The first sample that may still be asked for."""
-        needed = self._timeline.end - _KEPT_SAMPLES
+        needed = self._timeline.end - self._kept
         if self._open is not None:
             needed = min(needed, self._open.begin)
         streamed_from = self._streams.needed_from

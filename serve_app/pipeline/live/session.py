@@ -8,17 +8,16 @@ from typing import Self
 
 from deployments.messages import SAMPLE_RATE, Pcm
 from serve_app.errors import AsrError, Internal
+from serve_app.pipeline.finishing import Finisher
 from serve_app.pipeline.graph import LiveGraph
 from serve_app.pipeline.live.buffer import Bell, Inbox, Timeline
 from serve_app.pipeline.live.events import Finished, LiveEvent, LiveOptions
-from serve_app.pipeline.live.finals import Finals, Itn
+from serve_app.pipeline.live.finals import Finals
 from serve_app.pipeline.live.listener import Listener
 from serve_app.pipeline.live.outbox import Outbox
 from serve_app.pipeline.live.streams import SentenceStreams
 
 logger = logging.getLogger(__name__)
-
-__all__ = ["Itn", "LiveSession"]
 
 
 class LiveSession:
@@ -34,9 +33,9 @@ class LiveSession:
     """
 
     def __init__(
-        self, graph: LiveGraph, options: LiveOptions, session_id: str, itn: Itn | None = None
+        self, graph: LiveGraph, options: LiveOptions, session_id: str, finisher: Finisher | None = None
     ) -> None:
-        """``session_id`` is unique among all sessions; ``itn`` is applied to the text of finals."""
+        """``session_id`` is unique among all sessions; ``finisher`` may serve several."""
         progress = Bell()
         self._inbox = Inbox()
         self._outbox = Outbox()
@@ -44,7 +43,7 @@ class LiveSession:
         self._streams = SentenceStreams(
             graph, options, session_id, self._timeline, self._outbox.put, progress
         )
-        self._finals = Finals(graph, options, itn, self._outbox.put, progress)
+        self._finals = Finals(graph, options, finisher or Finisher(), self._outbox.put, progress)
         self._listener = Listener(
             graph,
             options,
@@ -79,6 +78,10 @@ class LiveSession:
         self._start()
         if not self._inbox.ended:
             self._inbox.end()
+
+    async def heard(self, seconds: float) -> None:
+        """Return when detection has heard that much audio: what it found in it can be read."""
+        await self._progress.until(lambda: self._timeline.end >= seconds * SAMPLE_RATE)
 
     async def events(self) -> AsyncIterator[LiveEvent]:
         """The session's events, in order; the last one is :class:`Finished`, unless :meth:`aclose` is called.

@@ -1,0 +1,1 @@
+"""The WebSocket protocol of Aliyun's Intelligent Speech Interaction (NLS)."""

@@ -1,0 +1,80 @@
+"""``stream=true``: a transcription as OpenAI's server-sent events, a sentence at a time.
+
+Events: https://platform.openai.com/docs/api-reference/audio/transcript-text-delta-event
+"""
+
+import json
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any, BinaryIO
+
+from fastapi.sse import format_sse_event
+
+from serve_app.api.openai.errors import error_object
+from serve_app.api.openai.wire import TranscriptionForm
+from serve_app.errors import AsrError
+from serve_app.pipeline.types import Sentence, TimedWord, Transcript
+from serve_app.rendering import openai as render
+from serve_app.transcriber import Transcriber, TranscriptionOptions
+
+_WITH_SEGMENTS = frozenset({"diarized_json", "verbose_json"})
+_END = format_sse_event(data_str="[DONE]")
+
+
+async def transcription_events(
+    transcriber: Transcriber, source: BinaryIO, options: TranscriptionOptions, form: TranscriptionForm
+) -> AsyncGenerator[bytes, None]:
+    """Yield the events of one recording; what the deltas add up to is the text of the last event.
+
+    Raises:
+        AsrError: see :mod:`serve_app.errors`.
+    """
+    last: TimedWord | None = None
+    async with transcriber.open(source, options) as transcription:
+        number = 0
+        async for sentence in transcription.sentences():
+            yield _event(_delta(number, sentence, last, form))
+            if form.effective_format in _WITH_SEGMENTS:
+                yield _event(_segment(number, sentence, form))
+            last = next((word for word in reversed(sentence.words) if word.text), last)
+            number += 1
+        yield _event(_done(transcription.so_far, form))
+        yield _END
+
+
+def error_event(error: AsrError) -> bytes:
+    """An error in the midst of a stream, which OpenAI's SDKs raise."""
+    return _event({"error": error_object(error)})
+
+
+def _event(body: Mapping[str, Any]) -> bytes:
+    return format_sse_event(data_str=json.dumps(body, ensure_ascii=False, separators=(",", ":")))
+
+
+def _delta(
+    number: int, sentence: Sentence, last: TimedWord | None, form: TranscriptionForm
+) -> dict[str, Any]:
+    delta: dict[str, Any] = {
+        "type": "transcript.text.delta",
+        "delta": render.continuation(sentence.words, last),
+    }
+    if form.effective_format in _WITH_SEGMENTS:
+        delta["segment_id"] = render.segment_id(number)
+    if form.logprobs:
+        delta["logprobs"] = render.log_probs(sentence.words, last)
+    return delta
+
+
+def _segment(number: int, sentence: Sentence, form: TranscriptionForm) -> render.SpeakerSegmentItem:
+    segment = render.speaker_segment(number, sentence)
+    if form.effective_format == "verbose_json" and "word" in form.granularities:
+        segment["words"] = render.word_items(sentence.words)
+    return segment
+
+
+def _done(transcript: Transcript, form: TranscriptionForm) -> dict[str, Any]:
+    return {
+        "type": "transcript.text.done",
+        "text": transcript.text,
+        "usage": render.usage(transcript),
+        **render.extras(transcript, logprobs=form.logprobs, languages=bool(form.languages)),
+    }

@@ -1,0 +1,308 @@
+"""Jobs in the database, as their workers see them. Everything here blocks: call it on a thread.
+
+A worker holds a job by a lease: its name and a time on the job's row. Each change says whose lease it
+relies on, so that a worker which was away for too long changes nothing any more.
+"""
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import and_, case, delete, func, insert, or_, select, update
+
+from deployments.messages import Recognition, SpeechSpan
+from serve_app.jobs import schema
+from serve_app.jobs.codec import dump_recognition, dump_sentence, load_recognition, load_sentence
+from serve_app.jobs.database import Database
+from serve_app.jobs.rows import end_job, job_of
+from serve_app.jobs.store import Clock
+from serve_app.jobs.types import Job, JobError, JobStatus
+from serve_app.pipeline.types import Sentence
+
+_CANDIDATES = 8
+_CHUNK = 500
+
+
+class LeaseLost(Exception):
+    """The job was canceled, deleted, or given to another worker."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A job that a worker holds. ``failures``: attempts in a row, this one too, that brought nothing new."""
+
+    job: Job
+    worker: str
+    failures: int
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.job.id, self.job.attempts
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What earlier attempts left of one channel."""
+
+    recognized: Mapping[SpeechSpan, Recognition]
+    sentences: tuple[Sentence, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """News of one channel. ``recognized`` are segments that no attempt had a result of; ``again`` counts
+    results for others. ``sentences`` are by number, and replace what is there. Times are seconds."""
+
+    channel: int
+    duration: float
+    language: str | None
+    seconds_done: float
+    seconds_total: float | None
+    recognized: Mapping[SpeechSpan, Recognition] = field(default_factory=dict)
+    again: int = 0
+    sentences: Mapping[int, Sentence] = field(default_factory=dict)
+
+
+class JobQueue:
+    """``retention``: seconds for which a job is kept after its end."""
+
+    def __init__(self, database: Database, retention: float, clock: Clock = time.time) -> None:
+        self._database = database
+        self._retention = retention
+        self._clock = clock
+
+    def claim(self, worker: str, seconds: float) -> Lease | None:
+        """Take the oldest job that waits, or whose worker has gone, for ``seconds``; ``None``: there is none.
+
+        Of several workers that want the same job, one gets it, on any database: the row must still be as it
+        was seen.
+        """
+        jobs, now = schema.jobs, self._clock()
+        free = or_(
+            and_(jobs.c.status == JobStatus.QUEUED.value, jobs.c.available_at <= now),
+            and_(jobs.c.status == JobStatus.RUNNING.value, jobs.c.lease_until < now),
+        )
+        oldest = select(jobs.c.id, jobs.c.attempts).where(free).order_by(jobs.c.created_at, jobs.c.id)
+        with self._database.read() as connection:
+            candidates = connection.execute(oldest.limit(_CANDIDATES)).all()
+        for candidate in candidates:
+            with self._database.write() as connection:
+                taken = connection.execute(
+                    update(jobs)
+                    .where(jobs.c.id == candidate.id, jobs.c.attempts == candidate.attempts, free)
+                    .values(
+                        status=JobStatus.RUNNING.value,
+                        lease_owner=worker,
+                        lease_until=now + seconds,
+                        started_at=func.coalesce(jobs.c.started_at, now),
+                        attempts=jobs.c.attempts + 1,
+                        failures=jobs.c.failures + 1,
+                    )
+                )
+                if taken.rowcount:
+                    row = connection.execute(select(jobs).where(jobs.c.id == candidate.id)).one()
+                    return Lease(job_of(row), worker, row.failures)
+        return None
+
+    def held(self, worker: str) -> set[tuple[str, int]]:
+        """The keys of the leases that a worker has."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                select(schema.jobs.c.id, schema.jobs.c.attempts).where(*_held_by(worker))
+            )
+            return {(row.id, row.attempts) for row in rows}
+
+    def renew(self, worker: str, job_ids: Collection[str], seconds: float) -> None:
+        """Prolong the leases that a worker has of these jobs to ``seconds`` from now."""
+        with self._database.write() as connection:
+            connection.execute(
+                update(schema.jobs)
+                .where(*_held_by(worker), schema.jobs.c.id.in_(job_ids))
+                .values(lease_until=self._clock() + seconds)
+            )
+
+    def failures(self, lease: Lease) -> int:
+        """Attempts in a row, this one too, that brought nothing new: 0 if it did. Raises ``LeaseLost``."""
+        with self._database.read() as connection:
+            found: int | None = connection.scalar(select(schema.jobs.c.failures).where(*_still(lease)))
+        if found is None:
+            raise LeaseLost
+        return found
+
+    def known(self, lease: Lease, channel: int) -> Known:
+        """What earlier attempts found out about a channel."""
+        rows, texts = schema.checkpoints, schema.sentences
+        with self._database.read() as connection:
+            found = connection.execute(
+                select(rows).where(rows.c.job_id == lease.job.id, rows.c.channel == channel)
+            ).all()
+            sentences = connection.execute(
+                select(texts.c.words)
+                .where(texts.c.job_id == lease.job.id, texts.c.channel == channel)
+                .order_by(texts.c.number)
+            ).all()
+        return Known(
+            {SpeechSpan(row.begin_ms, row.end_ms): load_recognition(row.words) for row in found},
+            tuple(load_sentence(row.words) for row in sentences),
+        )
+
+    def save(self, lease: Lease, progress: Progress) -> None:
+        """Put news on disk, all or nothing.
+
+        Raises:
+            LeaseLost: nothing was changed.
+            Overloaded: the disk is full.
+        """
+        job_id = {"job_id": lease.job.id, "channel": progress.channel}
+        new = len(progress.recognized)
+        with self._database.write() as connection:
+            changed = connection.execute(
+                update(schema.jobs)
+                .where(*_still(lease))
+                .values(
+                    seconds_done=progress.seconds_done,
+                    seconds_total=progress.seconds_total,
+                    results_kept=schema.jobs.c.results_kept + new + progress.again,
+                    failures=0 if new else schema.jobs.c.failures,
+                )
+            )
+            if not changed.rowcount:
+                raise LeaseLost
+            about = {"duration": progress.duration, "language": progress.language}
+            where = _channel(schema.channels, lease, progress.channel)
+            if not connection.execute(update(schema.channels).where(*where).values(about)).rowcount:
+                connection.execute(insert(schema.channels).values(job_id | about))
+            if progress.recognized:
+                connection.execute(
+                    insert(schema.checkpoints),
+                    [
+                        {
+                            **job_id,
+                            "begin_ms": span.begin_ms,
+                            "end_ms": span.end_ms,
+                            "attempt": lease.job.attempts,
+                            "words": dump_recognition(recognition),
+                        }
+                        for span, recognition in progress.recognized.items()
+                    ],
+                )
+            if progress.sentences:
+                numbers = [*progress.sentences]
+                for begin in range(0, len(numbers), _CHUNK):
+                    connection.execute(
+                        delete(schema.sentences).where(
+                            *_channel(schema.sentences, lease, progress.channel),
+                            schema.sentences.c.number.in_(numbers[begin : begin + _CHUNK]),
+                        )
+                    )
+                connection.execute(
+                    insert(schema.sentences),
+                    [
+                        {**job_id, "number": number, "words": dump_sentence(sentence)}
+                        for number, sentence in progress.sentences.items()
+                    ],
+                )
+
+    def trim(self, lease: Lease, channel: int, sentences: int) -> None:
+        """Drop the sentences of a channel beyond so many. Raises ``LeaseLost``."""
+        with self._database.write() as connection:
+            _require(connection, lease)
+            connection.execute(
+                delete(schema.sentences).where(
+                    *_channel(schema.sentences, lease, channel), schema.sentences.c.number >= sentences
+                )
+            )
+
+    def finish(self, lease: Lease, error: JobError | None = None) -> None:
+        """Complete a job, or fail it. Raises ``LeaseLost``."""
+        status = JobStatus.COMPLETED if error is None else JobStatus.FAILED
+        values: dict[str, Any] = {"status": status.value}
+        if error is not None:
+            values |= {"error_code": error.code, "error_message": error.message}
+        with self._database.write() as connection:
+            ended = end_job(
+                connection,
+                lease.job.id,
+                *_still(lease),
+                now=self._clock(),
+                retention=self._retention,
+                **values,
+            )
+            if not ended:
+                raise LeaseLost
+
+    def put_back(self, lease: Lease, pause: float = 0.0, *, blameless: bool = False) -> None:
+        """Let any worker take the job after ``pause`` seconds; ``blameless``: the attempt does not count as
+        one that failed. No effect on a lease that was lost."""
+        with self._database.write() as connection:
+            connection.execute(
+                update(schema.jobs)
+                .where(*_still(lease))
+                .values(
+                    status=JobStatus.QUEUED.value,
+                    available_at=self._clock() + pause,
+                    failures=case(
+                        (schema.jobs.c.failures > 0, schema.jobs.c.failures - int(blameless)), else_=0
+                    ),
+                    lease_owner=None,
+                    lease_until=None,
+                )
+            )
+
+    def counts(self) -> tuple[int, int]:
+        """Jobs that wait, and jobs that run."""
+        status = schema.jobs.c.status
+        with self._database.read() as connection:
+            queued, running = (
+                connection.scalar(select(func.count()).select_from(schema.jobs).where(status == wanted.value))
+                for wanted in (JobStatus.QUEUED, JobStatus.RUNNING)
+            )
+        return queued or 0, running or 0
+
+    def expire(self) -> list[str]:
+        """Forget the jobs whose time is over; their ids."""
+        with self._database.write() as connection:
+            ids = [
+                *connection.scalars(
+                    select(schema.jobs.c.id).where(schema.jobs.c.expires_at <= self._clock()).limit(_CHUNK)
+                )
+            ]
+            connection.execute(delete(schema.jobs).where(schema.jobs.c.id.in_(ids)))
+        return ids
+
+    def unfinished(self, job_ids: Sequence[str]) -> Collection[str]:
+        """Those of ``job_ids`` that have not ended."""
+        found: set[str] = set()
+        with self._database.read() as connection:
+            for begin in range(0, len(job_ids), _CHUNK):
+                found |= {
+                    *connection.scalars(
+                        select(schema.jobs.c.id).where(
+                            schema.jobs.c.id.in_(job_ids[begin : begin + _CHUNK]),
+                            schema.jobs.c.finished_at.is_(None),
+                        )
+                    )
+                }
+        return found
+
+
+def _held_by(worker: str) -> tuple[Any, ...]:
+    return schema.jobs.c.lease_owner == worker, schema.jobs.c.status == JobStatus.RUNNING.value
+
+
+def _still(lease: Lease) -> tuple[Any, ...]:
+    jobs = schema.jobs
+    return jobs.c.id == lease.job.id, jobs.c.attempts == lease.job.attempts, *_held_by(lease.worker)
+
+
+def _channel(table: Any, lease: Lease, channel: int) -> tuple[Any, ...]:
+    return table.c.job_id == lease.job.id, table.c.channel == channel
+
+
+def _require(connection: Any, lease: Lease) -> None:
+    """Hold on to the job's row until the transaction ends."""
+    if not connection.execute(
+        update(schema.jobs).where(*_still(lease)).values(lease_owner=lease.worker)
+    ).rowcount:
+        raise LeaseLost

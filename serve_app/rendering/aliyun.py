@@ -1,0 +1,165 @@
+"""Bodies of Aliyun's HTTP answers, and of funasr-api's where it has taken them further.
+
+Times: seconds in :func:`recognition_body`, milliseconds in all others. Shapes:
+https://help.aliyun.com/zh/isi/developer-reference/restful-api-2 (one sentence),
+https://help.aliyun.com/zh/isi/developer-reference/sdk-reference-for-flash-file (flash).
+"""
+
+from collections.abc import Sequence
+from typing import NotRequired, TypedDict
+
+from serve_app.pipeline.text import half_width
+from serve_app.pipeline.types import Sentence, Transcript
+
+SUCCESS = 20000000
+
+
+class WordToken(TypedDict):
+    """A word without its mark; seconds, to two decimals."""
+
+    text: str
+    start_time: float
+    end_time: float
+
+
+class Segment(TypedDict):
+    """A sentence; seconds, to two decimals."""
+
+    text: str
+    start_time: float
+    end_time: float
+    word_tokens: NotRequired[list[WordToken]]
+
+
+class RecognitionBody(TypedDict):
+    """The answer of ``/stream/v1/asr``: Aliyun's four fields, then those that funasr-api adds."""
+
+    task_id: str
+    result: str
+    status: int
+    message: str
+    segments: list[Segment]
+    duration: float
+    processing_time: float
+
+
+class FlashWord(TypedDict):
+    """Its times are strings of digits where those of a sentence are numbers: clients rely on either."""
+
+    text: str
+    begin_time: str
+    end_time: str
+    punc: str
+
+
+class FlashSentence(TypedDict):
+    text: str
+    begin_time: int
+    end_time: int
+    channel_id: int
+    words: NotRequired[list[FlashWord]]
+
+
+class FlashResult(TypedDict):
+    duration: int
+    latency: int
+    completed: bool
+    sentences: list[FlashSentence]
+
+
+class FlashBody(TypedDict):
+    """The answer of ``/stream/v1/FlashRecognizer``."""
+
+    task_id: str
+    status: int
+    message: str
+    flash_result: FlashResult
+
+
+def recognition_body(
+    transcript: Transcript,
+    *,
+    task_id: str,
+    status: int = SUCCESS,
+    lines: bool = False,
+    words: bool = True,
+    seconds: float,
+) -> RecognitionBody:
+    """What was said in one recording.
+
+    Args:
+        status: what the client takes for success.
+        lines: each sentence of ``result`` on a line of its own, as funasr-api writes it.
+        words: with ``word_tokens`` in each segment.
+        seconds: what the work took.
+    """
+    sentences = transcript.sentences
+    return {
+        "task_id": task_id,
+        "result": "\n".join(item.text for item in sentences) if lines else transcript.text,
+        "status": status,
+        "message": "SUCCESS",
+        "segments": [_segment(sentence, words) for sentence in sentences],
+        "duration": round(transcript.duration, 3),
+        "processing_time": round(seconds, 3),
+    }
+
+
+def _segment(sentence: Sentence, words: bool) -> Segment:
+    segment: Segment = {
+        "text": sentence.text,
+        "start_time": round(sentence.begin, 2),
+        "end_time": round(sentence.end, 2),
+    }
+    if words:
+        segment["word_tokens"] = [
+            {"text": word.text, "start_time": round(word.begin, 2), "end_time": round(word.end, 2)}
+            for word in sentence.words
+        ]
+    return segment
+
+
+def flash_body(
+    channels: Sequence[Transcript], *, task_id: str, words: bool = False, seconds: float
+) -> FlashBody:
+    """What was said in each channel, in one list by time; arguments as for :func:`recognition_body`."""
+    sentences = [
+        _flash_sentence(sentence, channel, words)
+        for channel, transcript in enumerate(channels)
+        for sentence in transcript.sentences
+    ]
+    return {
+        "task_id": task_id,
+        "status": SUCCESS,
+        "message": "SUCCESS",
+        "flash_result": {
+            "duration": max(milliseconds(transcript.duration) for transcript in channels),
+            "latency": milliseconds(seconds),
+            "completed": True,
+            "sentences": sorted(sentences, key=lambda item: (item["begin_time"], item["channel_id"])),
+        },
+    }
+
+
+def _flash_sentence(sentence: Sentence, channel: int, words: bool) -> FlashSentence:
+    item: FlashSentence = {
+        "text": sentence.text,
+        "begin_time": milliseconds(sentence.begin),
+        "end_time": milliseconds(sentence.end),
+        "channel_id": channel,
+    }
+    if words:
+        item["words"] = [
+            {
+                "text": word.text,
+                "begin_time": str(milliseconds(word.begin)),
+                "end_time": str(milliseconds(word.end)),
+                "punc": half_width(word.text, word.mark),
+            }
+            for word in sentence.words
+        ]
+    return item
+
+
+def milliseconds(seconds: float) -> int:
+    return round(seconds * 1000)

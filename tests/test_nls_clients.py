@@ -1,0 +1,223 @@
+"""Aliyun's WebSocket protocol on the live server, as its clients use it.
+
+Aliyun's own SDKs are in ``test_nls_docs.py``. The tests named ``test_item_…`` are the lines of the
+conformance list that concern this protocol.
+"""
+
+import asyncio
+import itertools
+import time
+import wave
+from collections.abc import Iterator
+from typing import Any
+
+import av
+import httpx
+import numpy as np
+import pytest
+
+from benchmarks.live_server import LiveServer
+from tests import audio_files
+from tests import funasr_clients as funasr
+from tests.conftest import Sample
+from tests.nls_clients import (
+    NAMES,
+    RECOGNIZER,
+    TRANSCRIBER,
+    Xiaozhi,
+    named,
+    names,
+    nls,
+    status_of,
+    text_of,
+    whole_task,
+)
+from tests.test_funasr_clients import similar
+from tests.test_nls_decoder import encoded
+
+pytestmark = pytest.mark.server
+
+SERVICES = [TRANSCRIBER, RECOGNIZER]
+DEFAULTS: dict[str, Any] = {}
+ASKED: dict[str, Any] = {"enable_punctuation_prediction": True, "enable_inverse_text_normalization": True}
+
+
+@pytest.fixture(scope="module")
+def url(server: LiveServer) -> str:
+    return server.url.replace("http", "ws", 1)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(server: LiveServer) -> Iterator[None]:
+    """Afterwards the server holds no session."""
+    yield
+    for _ in range(100):
+        if httpx.get(server.url + "/healthz", trust_env=False).json()["live_sessions"] == 0:
+            break
+        time.sleep(0.1)
+    assert httpx.get(server.url + "/healthz", trust_env=False).json()["live_sessions"] == 0
+
+
+def pcm(sample: Sample) -> bytes:
+    with wave.open(str(sample.path)) as file:
+        return bytes(file.readframes(file.getnframes()))
+
+
+def sample_of(samples: list[Sample], name: str) -> Sample:
+    return next(sample for sample in samples if sample.path.stem == name)
+
+
+def frames(audio: bytes) -> list[bytes]:
+    """60 ms each, as a device sends them."""
+    return [audio[begin : begin + 1920] for begin in range(0, len(audio), 1920)]
+
+
+async def test_the_text_is_that_of_the_other_live_protocol(url: str, samples: list[Sample]) -> None:
+    for sample in samples:
+        other = await funasr.python_2026(url + "/", pcm(sample), speed=0)
+        for service in SERVICES:
+            for path, asked in (("/ws/v1", ASKED), ("/ws/v1/asr", DEFAULTS)):
+                events = await whole_task(url, pcm(sample), path=path, service=service, **asked)
+                assert text_of(events) == other.text
+        assert similar(other.text, sample.written)
+    assert other.text == sample.written
+
+
+async def test_item_14_what_every_client_relies_on(url: str, samples: list[Sample]) -> None:
+    sample = sample_of(samples, "travel")
+    async with nls(url) as client:
+        begin = time.monotonic()
+        started = await client.start(max_sentence_silence=None, enable_intermediate_result=True)
+        assert started["header"]["name"] == "TranscriptionStarted"
+        assert time.monotonic() - begin < 10, "seconds after which clients give up"
+        await client.say(pcm(sample))
+        await client.socket.send(
+            '{"header": {"namespace": "SpeechTranscriber", "name": "ControlAny"}, "payload": {"ex": 1}}'
+        )
+        await client.stop()
+        events = await client.until("TranscriptionCompleted")
+    ends = named(events, "SentenceEnd")
+    assert [end["index"] for end in ends] == [1, 2]
+    assert names(events)[-2:] == ["SentenceEnd", "TranscriptionCompleted"]
+    assert all(isinstance(event["header"]["status"], int) for event in events)
+    assert all(0 < end["confidence"] <= 1 for end in ends)
+    times = [time for end in ends for time in (end["begin_time"], end["time"])]
+    assert times == sorted(times)
+    assert times[-1] <= len(pcm(sample)) / 32
+
+
+async def test_item_15_a_stop_with_pending_speech(url: str, samples: list[Sample]) -> None:
+    sample = sample_of(samples, "home")
+    async with nls(url) as client:
+        await client.start(**ASKED)
+        await client.say(pcm(sample).rstrip(b"\0"))
+        await client.stop()
+        events = await client.until("TranscriptionCompleted")
+    assert names(events) == ["SentenceBegin", "SentenceEnd", "TranscriptionCompleted"]
+    assert text_of(events) == sample.written
+
+
+async def test_words_are_those_that_were_spoken(url: str, samples: list[Sample]) -> None:
+    sample = sample_of(samples, "home")
+    events = await whole_task(url, pcm(sample), enable_words=True, **ASKED)
+    (end,) = named(events, "SentenceEnd")
+    assert end["result"] == sample.written != sample.text
+    assert "".join(word["text"] for word in end["words"]) == sample.text.rstrip("。")
+    pairs = [time for word in end["words"] for time in (word["startTime"], word["endTime"])]
+    assert pairs == sorted(pairs)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize(
+    ("announced", "name"),
+    [
+        ("opus", "ogg-opus"),
+        ("opu", "opu"),
+        ("ogg-speex", "speex"),
+        ("mp3", "mp3"),
+        ("aac", "adts"),
+        ("WAV", "wav"),
+    ],
+)
+async def test_formats(url: str, samples: list[Sample], service: str, announced: str, name: str) -> None:
+    events = await whole_task(url, encoded(name), service=service, format=announced, size=1000, **ASKED)
+    assert similar(text_of(events), sample_of(samples, "home").written, least=0.75)
+
+
+async def test_narrowband(url: str, samples: list[Sample]) -> None:
+    """Half of the band is missing; that of AMR is also coded at 12 kbit/s."""
+    sample = sample_of(samples, "home")
+    audio = np.frombuffer(pcm(sample), "<i2").astype(np.float32) / np.float32(32768)
+    with av.open(str(sample.path)) as file:
+        resampler = av.AudioResampler("s16", "mono", 8000)
+        halves = [frame.to_ndarray() for part in file.decode(audio=0) for frame in resampler.resample(part)]
+    data = np.concatenate(halves, axis=1).astype("<i2").tobytes()
+    plain = text_of(await whole_task(url, data, sample_rate=8000, **ASKED))
+    assert plain
+    amr = audio_files.amr_nb(audio, 16_000)
+    coded = text_of(await whole_task(url, amr, sample_rate=8000, format="amr", **ASKED))
+    assert similar(coded, plain, least=0.5)
+
+
+@pytest.mark.parametrize("silence", [None, 400])
+async def test_xiaozhi_in_auto_mode_never_stops(url: str, samples: list[Sample], silence: int | None) -> None:
+    sample = sample_of(samples, "home")
+    device = Xiaozhi(max_sentence_silence=silence)
+    assert await device.talk(url, frames(pcm(sample) + bytes(64_000))) == sample.written
+
+
+async def test_xiaozhi_in_manual_mode_stops_in_mid_sentence(url: str, samples: list[Sample]) -> None:
+    sample = sample_of(samples, "travel")
+    audio = frames(pcm(sample).rstrip(b"\0"))
+    text = await Xiaozhi(manual=True).talk(url, audio, seconds_between=0.02)
+    assert text == sample.written
+
+
+async def test_xiaozhi_at_the_speed_of_speech(url: str, samples: list[Sample]) -> None:
+    sample = sample_of(samples, "home")
+    audio = frames(pcm(sample) + bytes(64_000))
+    assert await Xiaozhi().talk(url, audio, seconds_between=0.06) == sample.written
+
+
+@pytest.mark.parametrize("code", [1000, 1001, 1005, 1006])
+async def test_item_24_clients_that_go_in_the_middle(url: str, samples: list[Sample], code: int) -> None:
+    audio = pcm(sample_of(samples, "meeting"))
+    for service, part in itertools.product(SERVICES, (b"", audio[:64_000], audio)):
+        async with nls(url, service=service) as client:
+            await client.start()
+            await client.say(part, 1 << 16)
+            if code == 1006:
+                client.socket.transport.abort()
+            elif code == 1005:
+                client.socket.protocol.send_close()
+                client.socket.send_data()
+            else:
+                await client.socket.close(code)
+
+
+async def test_item_16_failures_say_why(url: str) -> None:
+    async with nls(url) as client:
+        failed = await client.start(sample_rate=11025)
+        assert status_of(failed) == 41010101
+        assert "11025" in failed["header"]["status_text"]
+        assert await client.closed() == ([], 1000)
+
+
+@pytest.mark.slow
+async def test_16_paced_tasks_hear_only_their_own(url: str, samples: list[Sample]) -> None:
+    """Both services and both addresses, all at once, at the speed of speech."""
+    kinds = list(itertools.product(samples, SERVICES, ("/ws/v1", "/ws/v1/asr")))
+
+    async def speak(sample: Sample, service: str, path: str, seconds: float) -> str:
+        async with nls(url, path, service) as client:
+            await client.start(**ASKED)
+            for frame in frames(pcm(sample)):
+                await client.socket.send(frame)
+                await asyncio.sleep(seconds)
+            await client.stop()
+            return text_of(await client.until(NAMES[service] + "Completed"))
+
+    alone = [await speak(*kind, seconds=0) for kind in kinds]
+    chosen = list(itertools.islice(itertools.cycle(range(len(kinds))), 16))
+    together = await asyncio.gather(*(speak(*kinds[index], seconds=0.06) for index in chosen))
+    assert together == [alone[index] for index in chosen]
