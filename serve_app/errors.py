@@ -42,7 +42,14 @@ class InvalidParameter(AsrError):
 
 
 class DownloadFailed(InvalidParameter):
-    """The URL of a recording is not one that may be fetched, or fetching it failed."""
+    """The URL of a recording is not one that may be fetched, or fetching it failed.
+
+    ``temporary``: the other side had a bad moment, and may well answer later.
+    """
+
+    def __init__(self, message: str, param: str | None = None, *, temporary: bool = False) -> None:
+        super().__init__(message, param)
+        self.temporary = temporary
 
 
 class NotFound(AsrError):

@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_app.api.access import Access
 from serve_app.api.aliyun.router import aliyun_router
+from serve_app.api.dashscope.router import dashscope_router
 from serve_app.api.funasr.http import funasr_http_router
 from serve_app.api.funasr.router import funasr_router
 from serve_app.api.funasr.utterance import Recognizers
@@ -17,6 +18,7 @@ from serve_app.api.jobs.router import jobs_router
 from serve_app.api.nls.router import nls_router
 from serve_app.api.openai.errors import add_error_handlers
 from serve_app.api.openai.router import openai_router
+from serve_app.api.realtime.router import realtime_router
 from serve_app.api.root import root_router
 from serve_app.fetching import Fetcher
 from serve_app.jobs.service import DatabaseJobs, Wake, wake_nobody
@@ -67,6 +69,8 @@ def create_app(
     app.include_router(jobs_router(services))
     app.include_router(aliyun_router(services))
     app.include_router(nls_router(services))
+    app.include_router(realtime_router(services))
+    app.include_router(dashscope_router(services))
     app.include_router(funasr_http_router(services))
     app.include_router(root_router(services))
     app.include_router(page_router())

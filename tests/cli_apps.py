@@ -1,5 +1,6 @@
 """Small Serve applications for the tests of ``asr-serve serve``; imported by Ray's workers."""
 
+import asyncio
 from typing import Any
 
 from ray import serve
@@ -7,12 +8,13 @@ from ray.serve import Application
 
 
 class Greeter:
-    """Answers every request with what it was built with."""
+    """Answers every request with what it was built with, after ``?after=`` seconds."""
 
     def __init__(self, greeting: str) -> None:
         self._greeting = greeting
 
     async def __call__(self, request: Any) -> str:
+        await asyncio.sleep(float(request.query_params.get("after", 0)))
         return self._greeting
 
 

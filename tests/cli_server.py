@@ -29,10 +29,20 @@ def start(config: Path, port: int, mark: str) -> subprocess.Popen[str]:
     """Run ``asr-serve serve``; all processes that it starts inherit ``mark``."""
     options = ["--config", str(config), "--port", str(port)]
     command = [sys.executable, "-m", "serve_app.cli.main", "serve", *options]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "ASR_SERVE_TEST_MARK": mark, "NO_COLOR": "1"}
     return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        cwd=ROOT,
+        env=environment(config.parent, mark),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
+
+
+def environment(directory: Path, mark: str) -> dict[str, str]:
+    """Of a server that keeps what it writes in ``directory``."""
+    data = {"DATA_DIR": str(directory / "data")}
+    return {**os.environ, **data, "PYTHONPATH": str(ROOT), "ASR_SERVE_TEST_MARK": mark, "NO_COLOR": "1"}
 
 
 def wait_for(process: subprocess.Popen[str], beginning: str) -> str:

@@ -16,7 +16,8 @@ from sqlalchemy.exc import OperationalError
 from deployments.messages import AudioSlice, Priority, Recognition
 from serve_app.fetching import Fetcher
 from serve_app.jobs.database import Database, database_url
-from serve_app.jobs.queue import JobQueue, Lease, Progress
+from serve_app.jobs.lease import Lease, Progress
+from serve_app.jobs.queue import JobQueue
 from serve_app.jobs.runner import Runner, Timing
 from serve_app.jobs.service import DatabaseJobs, retention_seconds, spool_dir
 from serve_app.jobs.spool import Spool
@@ -116,8 +117,8 @@ class JobsWorld:
         self.jobs = DatabaseJobs(self.settings, watch_seconds=0.02)
         self.spool = Spool(spool_dir(self.settings))
 
-    def queue(self) -> MortalQueue:
-        queue = MortalQueue(self.database, retention_seconds(self.settings), self.clock)
+    def queue(self, clock: JumpingClock | None = None) -> MortalQueue:
+        queue = MortalQueue(self.database, retention_seconds(self.settings), clock or self.clock)
         queue.died, queue.loop = asyncio.Event(), asyncio.get_running_loop()
         return queue
 

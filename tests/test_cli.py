@@ -3,8 +3,10 @@
 import signal
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated
 
@@ -246,6 +248,25 @@ def test_two_servers_side_by_side_stop_without_a_trace(tmp_path: Path) -> None:
     finally:
         for server in servers:
             server.kill()
+
+
+@pytest.mark.slow
+def test_what_still_runs_when_the_server_is_stopped_comes_to_its_end(tmp_path: Path) -> None:
+    server = start(serve_config(tmp_path, "app", "build", "hello"), free_port("127.0.0.1"), uuid.uuid4().hex)
+    try:
+        url = wait_for(server, "Ready on ").split()[2]
+        with ThreadPoolExecutor() as pool:
+            asked = pool.submit(httpx.get, url, params={"after": "4"}, trust_env=False, timeout=60)
+            while not asked.running():
+                time.sleep(0.1)
+            time.sleep(1)
+            server.send_signal(signal.SIGINT)
+            wait_for(server, "Stopping. ")
+            assert asked.result().text == "hello"
+        server.communicate(timeout=60)
+        assert server.returncode == 0
+    finally:
+        server.kill()
 
 
 @pytest.mark.slow

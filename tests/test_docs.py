@@ -97,6 +97,12 @@ def shows_partials_and_finals(output: str) -> bool:
     return finals == transcript("travel.wav") and sum(line.startswith("...") for line in lines) > 2
 
 
+def streams_the_text(output: str) -> bool:
+    events = [json.loads(line[6:]) for line in output.splitlines() if line.startswith('data: {"type"')]
+    deltas = "".join(event.get("delta", "") for event in events)
+    return bool(deltas == events[-1]["text"] == transcript("meeting.wav"))
+
+
 def follows_a_job(output: str) -> bool:
     """Its events, its result as SubRip, and a list with it and those of all samples."""
     events, _, rest = output.partition("\n\n1\n")
@@ -115,6 +121,7 @@ EXPECTED: dict[str, Callable[[str], bool]] = {
     "openai_sdk.py": shows_segments,
     "live.py": shows_partials_and_finals,
     "cli.sh": transcribes_all,
+    "stream.sh": streams_the_text,
     "jobs.sh": follows_a_job,
     "health.sh": lambda output: '"ok"' in output and '"ready"' in output,
 }
@@ -142,9 +149,8 @@ def test_examples_run(example: Path, server_url: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
-def test_readmes_or_docs_show_the_examples_word_for_word(readme: Path) -> None:
-    documents = [readme, *(ROOT / "docs").glob("*.md")]
-    shown = [content for document in documents for _, content in blocks(document)]
+def test_readmes_show_the_examples_word_for_word(readme: Path) -> None:
+    shown = [content for _, content in blocks(readme)]
     missing = [example.name for example in EXAMPLES if example.read_text() not in shown]
     assert missing == []
 

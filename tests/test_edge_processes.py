@@ -259,8 +259,11 @@ class Command:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.communicate()
+        self.process.terminate()
+        try:
+            self.process.communicate(timeout=PATIENCE)
+        finally:
+            self.process.kill()
 
     def gone(self) -> bool:
         return processes_with(self.mark) == []

@@ -332,6 +332,23 @@ async def test_what_goes_wrong_is_told(answer: Handler, sentence: str) -> None:
         assert sentence in await refusal(internet.fetcher(), "http://cdn.test/")
 
 
+@pytest.mark.parametrize(
+    ("answer", "url", "temporary"),
+    [
+        (answering(reply(b"no", "503 Busy")), "http://cdn.test/", True),
+        (answering(reply(SOUND, length=len(SOUND) + 1)), "http://cdn.test/", True),
+        (answering(reply(b"no", "404 Not Found")), "http://cdn.test/", False),
+        (answering(reply(SOUND)), "http://127.0.0.1/", False),
+        (answering(reply(SOUND)), "ftp://cdn.test/", False),
+    ],
+)
+async def test_what_may_pass_is_told_from_what_will_not(answer: Handler, url: str, temporary: bool) -> None:
+    async with world(answer) as (internet, _):
+        with pytest.raises(DownloadFailed) as caught:
+            await fetch(internet.fetcher(), url)
+    assert caught.value.temporary is temporary
+
+
 async def test_no_redirects_at_all() -> None:
     async with world(redirecting("/next")) as (internet, heads):
         await refusal(internet.fetcher(download_max_redirects=0), "http://cdn.test/")

@@ -15,7 +15,7 @@ from serve_app.jobs import schema
 from serve_app.jobs.queue import JobQueue
 from serve_app.jobs.types import JobSpec, JobStatus
 from serve_app.transcriber import TranscriptionOptions
-from tests.jobs_world import FAST, OWNER, JobsWorld, tones
+from tests.jobs_world import FAST, OWNER, JobsWorld, JumpingClock, tones
 from tests.test_file_pipeline import characters
 
 LEVELS = [*range(1, 13)]
@@ -66,7 +66,7 @@ async def test_killed_after_any_result_it_goes_on_behind_it(tmp_path: Path, in_f
     for results in range(1, len(LEVELS) + 1):
         world = JobsWorld.at(tmp_path / str(results))
         job = await world.submit(LEVELS)
-        doomed = world.queue()
+        doomed = world.queue(JumpingClock())
         doomed.saves = results
         async with world.running(doomed, segments_in_flight=in_flight):
             await asyncio.wait_for(doomed.died.wait(), 20)
@@ -232,6 +232,28 @@ async def test_a_url_that_may_not_be_fetched_fails_the_job(world: JobsWorld) -> 
     assert ended.error.code == "download_failed"
 
 
+async def test_a_server_that_has_a_bad_moment_is_asked_again(tmp_path: Path) -> None:
+    asked = 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        asked += 1
+        await reader.readuntil(b"\r\n\r\n")
+        body = b"" if asked == 1 else tones(LEVELS).read()
+        status = "503 Busy" if asked == 1 else "200 OK"
+        writer.write(f"HTTP/1.1 {status}\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body)
+        await writer.drain()
+        writer.close()
+
+    world = JobsWorld.at(tmp_path, allow_private_urls="127.0.0.1")
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        job, _ = await world.jobs.submit(OWNER, JobSpec(url=f"http://127.0.0.1:{port}/a.wav"))
+        async with world.running():
+            assert await world.text(job) == characters(LEVELS)
+    assert asked == 2
+
+
 async def test_split_channels_are_transcribed_one_by_one(world: JobsWorld) -> None:
     left, right = [1, 2, 3, 4], [5, 6, 7, 8]
     spec = JobSpec(split_channels=True)
@@ -251,7 +273,7 @@ async def test_killed_in_the_second_channel_it_goes_on_there(world: JobsWorld) -
     left, right = [1, 2, 3, 4], [5, 6, 7, 8]
     spec = JobSpec(split_channels=True)
     job, _ = await world.jobs.submit(OWNER, spec, tones(left, right))
-    doomed = world.queue()
+    doomed = world.queue(JumpingClock())
     doomed.saves = 6
     async with world.running(doomed, segments_in_flight=1):
         await asyncio.wait_for(doomed.died.wait(), 20)

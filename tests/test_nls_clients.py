@@ -6,20 +6,23 @@ conformance list that concern this protocol.
 
 import asyncio
 import itertools
+import signal
 import time
 import wave
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import av
 import httpx
 import numpy as np
 import pytest
+import yaml
 
-from benchmarks.live_server import LiveServer
+from benchmarks.live_server import LiveServer, live_server
 from tests import audio_files
 from tests import funasr_clients as funasr
-from tests.conftest import Sample
+from tests.conftest import ROOT, Sample
 from tests.nls_clients import (
     NAMES,
     RECOGNIZER,
@@ -52,10 +55,16 @@ def nothing_left(server: LiveServer) -> Iterator[None]:
     """Afterwards the server holds no session."""
     yield
     for _ in range(100):
-        if httpx.get(server.url + "/healthz", trust_env=False).json()["live_sessions"] == 0:
+        if sessions_of(server) == 0:
             break
         time.sleep(0.1)
-    assert httpx.get(server.url + "/healthz", trust_env=False).json()["live_sessions"] == 0
+    assert sessions_of(server) == 0
+
+
+def sessions_of(server: LiveServer) -> int:
+    """While its one replica is being replaced, the server lets requests wait for the next one."""
+    response = httpx.get(server.url + "/healthz", trust_env=False, timeout=120)
+    return int(response.json()["live_sessions"])
 
 
 def pcm(sample: Sample) -> bytes:
@@ -201,6 +210,36 @@ async def test_item_16_failures_say_why(url: str) -> None:
         assert status_of(failed) == 41010101
         assert "11025" in failed["header"]["status_text"]
         assert await client.closed() == ([], 1000)
+
+
+@pytest.mark.slow
+async def test_a_replica_that_is_replaced_ends_its_tasks_well(tmp_path: Path, samples: list[Sample]) -> None:
+    """A rolling update, as ``kill -HUP`` makes it; new connections get the new replica meanwhile."""
+    config = tmp_path / "config.yaml"
+    settings = yaml.safe_load((ROOT / "serve_config.yaml").read_text(encoding="utf-8"))
+    config.write_text(yaml.safe_dump(settings))
+    audio = pcm(sample_of(samples, "travel"))
+    environment = {"RAY_TMPDIR": "/tmp", "NLS_IDLE_TIMEOUT_SEC": "300"}
+    with live_server(tmp_path / "server.log", config=config, env=environment, edge=True) as server:
+        url = server.url.replace("http", "ws", 1)
+        async with nls(url) as client:
+            await client.start(**ASKED)
+            await client.say(audio[:64_000])
+            before = {process.pid for process in server.replicas("Ingress")}
+            settings["applications"][0]["args"]["live_end_silence_ms"] = 900
+            config.write_text(yaml.safe_dump(settings))
+            server.process.send_signal(signal.SIGHUP)
+            for _ in range(600):
+                # The replica that answers now holds no session, so it is the new one.
+                if sessions_of(server) == 0:
+                    break
+                await asyncio.sleep(0.2)
+            assert {process.pid for process in server.replicas("Ingress")} > before
+            new = text_of(await whole_task(url, audio, **ASKED))
+            await client.say(audio[64_000:])
+            await client.stop()
+            await client.until("TranscriptionCompleted")
+    assert text_of(client.events) == new == sample_of(samples, "travel").written
 
 
 @pytest.mark.slow

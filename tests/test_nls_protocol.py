@@ -191,6 +191,7 @@ async def test_defaults_are_those_of_the_address(url: str, path: str, lavish: bo
     assert end["result"].endswith("。") == lavish
     assert bool(named(events, "TranscriptionResultChanged")) == lavish
     assert end["words"] == []
+    assert ("7" in text_of(await whole_task(url, tones([3, 7]).tobytes(), path=path))) == lavish
     asked: dict[str, Any] = {
         "enable_punctuation_predition": not lavish,  # as the Node SDK's examples spell it
         "enable_intermediate_result": "false" if lavish else "true",
@@ -320,6 +321,8 @@ async def test_directives_out_of_place(url: str, service: str) -> None:
     async with nls(url, service=service) as client:
         await client.stop()
         assert status_of(await client.event()) == 40000002
+        await client.socket.send(directive(service, "Stop", None))
+        assert status_of(await client.event()) == 40000002
         await client.say(bytes(6400), 640)
         assert status_of(await client.event()) == 40000002, "told once, not for each frame"
         await client.start()
@@ -386,7 +389,8 @@ async def test_a_task_without_an_id_gets_one(url: str) -> None:
         assert len(task_id) == 32
         assert started["payload"]["session_id"] == f"session_{task_id}"
         await client.socket.send(directive(TRANSCRIBER, "Stop", None))
-        assert (await client.event())["header"]["task_id"] == task_id
+        completed = (await client.event())["header"]
+        assert (completed["name"], completed["task_id"]) == ("TranscriptionCompleted", task_id)
 
 
 async def test_ids_of_any_type_are_echoed(url: str) -> None:
@@ -437,6 +441,18 @@ async def test_voice_detection_waits_for_who_speaks_in_time(url: str) -> None:
         await client.say(audio.tobytes())
         events = await client.until("RecognitionCompleted")
     assert len(text_of(events)) == 3
+
+
+async def test_speech_that_goes_on_is_not_ended_by_voice_detection(graph: HearingGraph) -> None:
+    """It is cut, as endless speech is, but the person has not stopped."""
+    levels = [1 + index % 9 for index in range(24)]
+    audio = np.concatenate((tones(levels), np.zeros(16_000, np.int16)))
+    async with nls_server(graph, live_max_sentence_sec=5) as url, nls(url, service=RECOGNIZER) as client:
+        await client.start(enable_voice_detection=True, max_end_silence=500)
+        await client.say(audio.tobytes())
+        (completed,) = named(await client.until("RecognitionCompleted"), "RecognitionCompleted")
+    assert len(completed["result"]) >= len(levels)
+    assert completed["duration"] > 7000
 
 
 async def test_voice_detection_is_not_for_transcribers(url: str) -> None:

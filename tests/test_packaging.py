@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from serve_app.cli.ports import free_port
-from tests.cli_server import processes_with, serve_config, wait_for
+from tests.cli_server import environment, processes_with, serve_config, wait_for
 
 ROOT = Path(__file__).parents[1]
 PINS = ROOT / "constraints.txt"
@@ -167,7 +167,7 @@ def test_make_serve_runs_until_ctrl_c(tmp_path: Path) -> None:
     server = subprocess.Popen(
         ["make", *done, "serve", f"CONFIG={config}", f"PORT={port}", "HOST=127.0.0.1"],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "ASR_SERVE_TEST_MARK": mark, "NO_COLOR": "1"},
+        env=environment(tmp_path, mark),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

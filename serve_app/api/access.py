@@ -110,7 +110,7 @@ class Access:
         except Unauthenticated:
             await self._shares.count(f"refused {self._peers.of(connection)}")
             raise
-        share = client.id if client is not ANYBODY else self._peers.of(connection)
+        share = client.id if client != ANYBODY else self._peers.of(connection)
         with self._shares.hold(share):
             await self._shares.count(share)
             yield client

@@ -1,8 +1,7 @@
 """What clients of ``asr-serve serve`` connect to: the edge, or Serve's own proxy where there is none."""
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 from ray.serve.schema import ServeDeploySchema
@@ -93,17 +92,25 @@ class Front:
         if self._edge:
             self._edge.reload()
 
-    @contextmanager
-    def last(self) -> Iterator[None]:
-        """While the graph ends, in the body, nobody new gets in, and whoever is in stays connected."""
+    @property
+    def grace_seconds(self) -> float:
+        """What :meth:`drain` waits for at most."""
+        return self._edge.settings.grace_sec if self._edge else 0.0
+
+    def drain(self) -> None:
+        """Let nobody new in, and wait until all who are in have come to an end.
+
+        Serve's own proxy cannot do so: without an edge, all are cut off when it stops.
+        """
         self._report.muted = True
-        try:
-            if self._edge:
-                self._edge.drain()
-            yield
-        finally:
-            if self._edge:
-                self._edge.stop()
+        if self._edge:
+            self._edge.drain()
+            self._edge.wait(self.grace_seconds)
+
+    def stop(self) -> None:
+        """Give the ports back and cut off what is still open."""
+        if self._edge:
+            self._edge.stop()
 
 
 def _shared_settings(config: ServeDeploySchema) -> dict[str, Any]:

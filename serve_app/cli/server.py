@@ -118,9 +118,14 @@ def run(
         signals.stopping = True
     finally:
         if signals.stopping:
-            console.print("Stopping. Requests that still run get 30 s; Ctrl-C again ends them.")
-        with front.last():
-            _shut_down()
+            console.print(f"Stopping. What still runs gets {front.grace_seconds:g} s; Ctrl-C again ends it.")
+        try:
+            front.drain()
+        finally:
+            try:
+                _shut_down()
+            finally:
+                front.stop()
 
 
 def _stay(load: Callable[[], ServeDeploySchema], front: Front, signals: Signals, console: Console) -> None:

@@ -66,7 +66,9 @@ class Fetcher:
                 async with asyncio.timeout(self._seconds):
                     await self._download(url, sink)
             except (_Refused, httpx.HTTPError, httpx.InvalidURL, UnicodeError, TimeoutError) as error:
-                raise DownloadFailed(self._sentence(error), param) from error
+                raise DownloadFailed(
+                    self._sentence(error), param, temporary=_is_temporary(error)
+                ) from error
             await sink.seek(0)
             yield sink.file
 
@@ -95,7 +97,10 @@ class Fetcher:
 
     async def _store(self, response: httpx.Response, sink: UploadFile) -> None:
         if response.status_code != httpx.codes.OK:
-            raise _Refused(f"The server of the URL answered with status {response.status_code}.")
+            raise _Refused(
+                f"The server of the URL answered with status {response.status_code}.",
+                temporary=response.status_code in _TEMPORARY,
+            )
         encoding = response.headers.get("content-encoding", "identity").strip().lower()
         if encoding not in ("", "identity"):
             raise _Refused(
@@ -145,8 +150,23 @@ class Fetcher:
 _SCHEME = "The URL must begin with http:// or https://."
 
 
+_TEMPORARY = (408, 425, 429, 500, 502, 503, 504)
+"""Statuses of a server that is overloaded, or that is being restarted."""
+
+
 class _Refused(Exception):
     """A URL, or an answer, that is not taken; the message is a sentence for the client."""
+
+    def __init__(self, message: str, *, temporary: bool = False) -> None:
+        super().__init__(message)
+        self.temporary = temporary
+
+
+def _is_temporary(error: Exception) -> bool:
+    if isinstance(error, _Refused):
+        return error.temporary
+    lasting = AddressRefused | httpx.UnsupportedProtocol
+    return isinstance(error, httpx.TransportError | TimeoutError) and not isinstance(error, lasting)
 
 
 def _parsed(text: str) -> httpx.URL:

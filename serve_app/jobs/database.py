@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, func, insert, make_url, select
-from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
 from serve_app.errors import Overloaded
 from serve_app.jobs import schema
@@ -155,6 +155,3 @@ def _create_tables(engine: Engine) -> None:
             f"The database of jobs has version {found} of its tables and this program needs "
             f"{schema.SCHEMA_VERSION}: point DATA_DIR or JOBS_DATABASE_URL to another one."
         )
-
-
-__all__ = ["Database", "SQLAlchemyError", "WrongSchema", "data_dir", "database_url", "disk_full"]

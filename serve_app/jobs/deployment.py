@@ -1,6 +1,7 @@
 """The ``Jobs`` deployment: it holds no model; it works off the jobs that the ingress takes in."""
 
 import asyncio
+import os
 from typing import Any
 
 import httpx
@@ -25,6 +26,8 @@ from serve_app.jobs.worker import Worker
 from serve_app.rendering.filetrans import callback_body
 from serve_app.settings import Settings
 from serve_app.transcript_log import transcriber_of
+
+_NICENESS = 10
 
 
 class JobsConfig(BaseModel):
@@ -55,6 +58,8 @@ class Jobs:
         worker = Worker(queue, spool, transcriber, Fetcher(settings))
         self._runner = Runner(queue, spool, worker, _ServeJobMetrics())
         self._sender = _webhook_sender(settings, database)
+        # Where all cores are busy, those who wait for an answer get them first; threads made here follow.
+        os.nice(_NICENESS)
         # Serve makes a replica on the event loop that it lives on.
         self._work = [asyncio.create_task(self._runner.run()), asyncio.create_task(self._sender.run())]
 

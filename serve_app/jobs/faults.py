@@ -29,6 +29,8 @@ _FAULT = JobError("internal_error", "The server met an unexpected fault; its log
 
 def is_transient(error: Exception) -> bool:
     """Whether the same job may well succeed later: something is busy, gone, or full for now."""
+    if isinstance(error, errors.DownloadFailed):
+        return error.temporary
     return isinstance(error, errors.UpstreamLost | errors.Overloaded | SQLAlchemyError | OSError)
 
 

@@ -5,63 +5,22 @@ relies on, so that a worker which was away for too long changes nothing any more
 """
 
 import time
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from sqlalchemy import and_, case, delete, func, insert, or_, select, update
 
-from deployments.messages import Recognition, SpeechSpan
+from deployments.messages import SpeechSpan
 from serve_app.jobs import schema
 from serve_app.jobs.codec import dump_recognition, dump_sentence, load_recognition, load_sentence
 from serve_app.jobs.database import Database
+from serve_app.jobs.lease import Known, Lease, LeaseLost, Progress
 from serve_app.jobs.rows import end_job, job_of
 from serve_app.jobs.store import Clock
-from serve_app.jobs.types import Job, JobError, JobStatus
-from serve_app.pipeline.types import Sentence
+from serve_app.jobs.types import JobError, JobStatus
 
 _CANDIDATES = 8
 _CHUNK = 500
-
-
-class LeaseLost(Exception):
-    """The job was canceled, deleted, or given to another worker."""
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """A job that a worker holds. ``failures``: attempts in a row, this one too, that brought nothing new."""
-
-    job: Job
-    worker: str
-    failures: int
-
-    @property
-    def key(self) -> tuple[str, int]:
-        return self.job.id, self.job.attempts
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What earlier attempts left of one channel."""
-
-    recognized: Mapping[SpeechSpan, Recognition]
-    sentences: tuple[Sentence, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """News of one channel. ``recognized`` are segments that no attempt had a result of; ``again`` counts
-    results for others. ``sentences`` are by number, and replace what is there. Times are seconds."""
-
-    channel: int
-    duration: float
-    language: str | None
-    seconds_done: float
-    seconds_total: float | None
-    recognized: Mapping[SpeechSpan, Recognition] = field(default_factory=dict)
-    again: int = 0
-    sentences: Mapping[int, Sentence] = field(default_factory=dict)
 
 
 class JobQueue:

@@ -4,7 +4,8 @@ import asyncio
 from dataclasses import replace
 
 from deployments.messages import Recognition, SpeechSpan
-from serve_app.jobs.queue import JobQueue, Known, Lease, Progress
+from serve_app.jobs.lease import Known, Lease, Progress
+from serve_app.jobs.queue import JobQueue
 from serve_app.jobs.threads import in_whole
 from serve_app.pipeline.types import Sentence
 from serve_app.transcriber import Transcription

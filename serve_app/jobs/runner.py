@@ -16,7 +16,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from serve_app.errors import AsrError, Overloaded
 from serve_app.jobs.faults import is_transient, job_error
-from serve_app.jobs.queue import JobQueue, Lease, LeaseLost
+from serve_app.jobs.lease import Lease, LeaseLost
+from serve_app.jobs.queue import JobQueue
 from serve_app.jobs.spool import Spool
 from serve_app.jobs.types import JobError, JobStatus
 from serve_app.jobs.worker import Worker

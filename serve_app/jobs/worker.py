@@ -9,7 +9,8 @@ from deployments.messages import Priority
 from serve_app.audio.decode import probe
 from serve_app.errors import Internal
 from serve_app.fetching import Fetcher
-from serve_app.jobs.queue import JobQueue, Lease
+from serve_app.jobs.lease import Lease
+from serve_app.jobs.queue import JobQueue
 from serve_app.jobs.recorder import Recorder, Tally
 from serve_app.jobs.spool import Spool
 from serve_app.jobs.threads import in_whole

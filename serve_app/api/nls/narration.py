@@ -60,7 +60,7 @@ class TranscriberNarration:
         match event:
             case SpeechStarted():
                 yield "SentenceBegin", {"index": event.index + 1, "time": _ms(event.begin)}
-            case Partial() if self.start.partials:
+            case Partial():
                 yield "TranscriptionResultChanged", self._changed(event)
             case SentenceFinal():
                 yield "SentenceEnd", self._ended(event)
@@ -121,7 +121,7 @@ class RecognizerNarration:
 
     def tell(self, event: LiveEvent) -> Iterator[Told]:
         match event:
-            case Partial() if self.start.partials:
+            case Partial():
                 yield "RecognitionResultChanged", {"result": _text((*self._words, *event.words))}
             case SentenceFinal():
                 self._words += event.words

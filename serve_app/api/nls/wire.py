@@ -180,7 +180,6 @@ class Start:
     session_id: str
     format: Format
     sample_rate: int
-    partials: bool
     words: bool
     options: LiveOptions
     max_start_silence_ms: int | None = None
@@ -211,23 +210,21 @@ def read_start(directive: Directive, dialect: Dialect, defaults: LiveOptions) ->
     task_id = directive.task_id or uuid.uuid4().hex
     endpointed = directive.service is Service.RECOGNIZER and payload.enable_voice_detection
     silence = payload.max_end_silence if endpointed else payload.max_sentence_silence
-    partials = _chosen(payload.enable_intermediate_result, dialect)
     return Start(
         service=directive.service,
         task_id=task_id,
         session_id=payload.session_id or f"session_{task_id}",
         format=audio_format,
         sample_rate=payload.sample_rate,
-        partials=partials,
         words=payload.enable_words,
-        options=_options(payload, dialect, defaults, partials=partials, silence=silence),
+        options=_options(payload, dialect, defaults, silence),
         max_start_silence_ms=payload.max_start_silence if endpointed else None,
         one_sentence=endpointed,
     )
 
 
 def _options(
-    payload: StartPayload, dialect: Dialect, defaults: LiveOptions, *, partials: bool, silence: int | None
+    payload: StartPayload, dialect: Dialect, defaults: LiveOptions, silence: int | None
 ) -> LiveOptions:
     text = payload.text_options(
         official=not dialect.lavish,
@@ -236,7 +233,7 @@ def _options(
     )
     return replace(
         defaults,
-        partials=partials,
+        partials=_chosen(payload.enable_intermediate_result, dialect),
         text=text,
         max_sentence_silence_ms=defaults.max_sentence_silence_ms if silence is None else silence,
         speech_noise_threshold=payload.speech_noise_threshold,

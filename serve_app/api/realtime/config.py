@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from serve_app.api.openai.chunking import ChunkingStrategy
 from serve_app.api.openai.wire import TranscriptionForm
-from serve_app.api.realtime.errors import Mistake
+from serve_app.api.realtime.errors import Mistake, mistake_of
 from serve_app.errors import InvalidParameter
 from serve_app.pipeline.finishing import TextOptions
 from serve_app.pipeline.live.events import LiveOptions, NearField
@@ -44,12 +44,14 @@ class Pcmu(_Part):
     """G.711 µ-law, 8 kHz."""
 
     type: Literal["audio/pcmu"]
+    rate: Literal[8000] | None = None
 
 
 class Pcma(_Part):
     """G.711 A-law, 8 kHz."""
 
     type: Literal["audio/pcma"]
+    rate: Literal[8000] | None = None
 
 
 AudioFormat = Pcm16 | Pcmu | Pcma
@@ -164,10 +166,7 @@ class Config(_Part):
             form = TranscriptionForm.model_validate(wanted)
             return form.checked_options(transcriber).text
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            param = f"{name}.{first['loc'][0]}"
-            reason = first["msg"].removeprefix("Value error, ").rstrip(".")
-            raise Mistake(f"{param!r} is not valid: {reason}.", param) from error
+            raise mistake_of(error, {field: f"{name}.{field}" for field in wanted}) from error
         except InvalidParameter as error:
             raise Mistake(error.message, f"{name}.{error.param}") from error
 

@@ -61,9 +61,7 @@ def ga_changes(session: Any) -> Json:
             "session.type",
         )
     if kind != "transcription":
-        raise Mistake(
-            f"The type of a session must be 'transcription', not {kind!r:.60}.", "session.type"
-        )
+        raise Mistake(f"The type of a session must be 'transcription', not {kind!r:.60}.", "session.type")
     _known(session, ("type", "audio", "include", "id", "object", "expires_at"), "session")
     audio = _object(session.get("audio"), "session.audio")
     _known(audio, ("input",), "session.audio")
@@ -93,20 +91,12 @@ def beta_changes(session: Any) -> Json:
     return found
 
 
-def apply(config: Config, changes: Json, names: Mapping[str, str]) -> Config:
+def updated(config: Config, changes: Json, names: Mapping[str, str]) -> Config:
     """``config`` with ``changes``; raises :class:`Mistake`, which tells ``names``."""
     try:
         return config.updated(changes)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]["loc"][0]
-        raise _within(error, str(first), names) from error
-
-
-def _within(error: ValidationError, field: str, names: Mapping[str, str]) -> Mistake:
-    told = mistake_of(error, "")
-    name = names[field]
-    param = (told.param or "").lstrip(".").replace(field, name, 1)
-    return Mistake(told.message.replace(repr(told.param), repr(param)), param, told.code)
+        raise mistake_of(error, names) from error
 
 
 def ga_session(config: Config, shown: Shown) -> Json:
@@ -142,7 +132,7 @@ def _fields(config: Config, shown: Shown) -> Json:
     transcription = config.transcription.model_dump(exclude_unset=True)
     vad = config.turn_detection
     return {
-        "format": config.format.model_dump(),
+        "format": config.format.model_dump(exclude_none=True),
         "transcription": {"model": shown.model, **transcription},
         "noise_reduction": config.noise_reduction and config.noise_reduction.model_dump(exclude_unset=True),
         "turn_detection": _vad(vad, shown) if vad is not None else None,

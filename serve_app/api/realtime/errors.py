@@ -1,11 +1,10 @@
 """What a client did wrong, with the codes that OpenAI has for it."""
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 from pydantic import ValidationError
 
-from serve_app.errors import AsrError, InvalidParameter
+from serve_app.errors import InvalidParameter
 
 
 class Mistake(InvalidParameter):
@@ -26,36 +25,34 @@ class EmptyCommit(Mistake):
         )
 
 
-class SessionExpired(AsrError):
+class SessionExpired(Mistake):
     """The connection has been silent, or has been there, for too long."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code="session_expired")
 
 
 _TAGS = frozenset({"server_vad", "semantic_vad", "audio/pcm", "audio/pcmu", "audio/pcma"})
 """What pydantic puts into the place of an error for the kind of an object, which has no such name in it."""
 
 
-def path_of(location: Iterable[Any]) -> str:
-    """The place of an error as OpenAI writes it: ``turn_detection.threshold``, ``include[0]``."""
-    path = ""
-    for part in location:
-        if isinstance(part, int):
-            path += f"[{part}]"
-        elif part not in _TAGS:
-            path += f".{part}" if path else str(part)
-    return path
-
-
-def mistake_of(error: ValidationError, param: str) -> Mistake:
-    """The first thing that is wrong with a value; ``param`` is its name, in which the place is told."""
+def mistake_of(error: ValidationError, names: Mapping[str, str]) -> Mistake:
+    """The first thing that is wrong with an object; ``names`` are what its fields are called in full."""
     first = error.errors(include_url=False)[0]
+    field, *inside = first["loc"]
+    name = names.get(str(field), str(field)) + _path(inside)
     kind, reason = first["type"], first["msg"].removeprefix("Value error, ").rstrip(".")
-    name = path_of((param, *first["loc"]))
+    if kind.startswith("union_tag"):
+        name += ".type"
     if kind in ("missing", "union_tag_not_found"):
-        name = name if kind == "missing" else f"{name}.type"
         return Mistake(f"The parameter {name!r} is missing.", name, "missing_required_parameter")
     if kind == "extra_forbidden":
         return Mistake(f"There is no parameter {name!r}.", name, "unknown_parameter")
-    if kind == "union_tag_invalid":
-        name = f"{name}.type"
     code = "invalid_type" if kind.endswith(("_type", "_parsing")) else "invalid_value"
     return Mistake(f"The value {first['input']!r:.80} of {name!r} is not valid: {reason}.", name, code)
+
+
+def _path(inside: Iterable[int | str]) -> str:
+    """As OpenAI writes it: ``.threshold``, ``[0]``."""
+    parts = (part for part in inside if part not in _TAGS)
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part:.60}" for part in parts)

@@ -1,0 +1,1 @@
+"""DashScope's (Bailian's) speech recognition: its two WebSockets, and its tasks for recordings."""

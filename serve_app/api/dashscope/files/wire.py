@@ -1,0 +1,81 @@
+"""Orders for recordings.
+
+API: https://help.aliyun.com/zh/model-studio/paraformer-recorded-speech-recognition-restful-api
+"""
+
+import json
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, Field, field_validator
+
+from serve_app.api.dashscope.parsing import parse, parse_object
+from serve_app.api.dashscope.wire import Resources, TaskParameters
+from serve_app.errors import InvalidParameter
+from serve_app.jobs.types import JobSpec
+from serve_app.transcriber import TranscriptionOptions
+
+PROTOCOL = "dashscope"
+
+_MAX_FILES = 100
+_LONGEST_URL = 4096
+
+
+class _Parameters(TaskParameters):
+    channel_id: list[int] = Field(default_factory=lambda: [0], min_length=1, max_length=8)
+
+
+class _Input(BaseModel):
+    file_urls: list[str] = Field(min_length=1, max_length=_MAX_FILES)
+
+    @field_validator("file_urls")
+    @classmethod
+    def _web_addresses(cls, urls: list[str]) -> list[str]:
+        for url in urls:
+            if len(url) > _LONGEST_URL or not _is_web_address(url):
+                raise ValueError("each must be the http or https URL of a recording")
+        return urls
+
+
+class _Order(Resources):
+    model: str
+    input: _Input
+    parameters: _Parameters = Field(default_factory=_Parameters)
+
+
+def read_order(text: str) -> list[JobSpec]:
+    """A job for each recording of an order.
+
+    Raises:
+        InvalidParameter: naming what cannot be.
+    """
+    fields = parse_object(text)
+    parameters = fields.get("parameters")
+    if isinstance(parameters, dict):
+        fields["parameters"] = {name: value for name, value in parameters.items() if value is not None}
+    order = parse(_Order, fields)
+    wanted = order.parameters
+    channels = sorted(set(wanted.channel_id))
+    if channels[0] < 0:
+        raise InvalidParameter("Channels are counted from 0.", "parameters.channel_id")
+    options = TranscriptionOptions(
+        text=wanted.text_options(order.corrections), speech_noise_threshold=wanted.speech_noise_threshold
+    )
+    return [
+        JobSpec(
+            options=options,
+            split_channels=True,
+            first_channel_only=channels == [0],
+            url=url,
+            protocol=PROTOCOL,
+            extra={"channels": json.dumps(channels)},
+        )
+        for url in order.input.file_urls
+    ]
+
+
+def _is_web_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    return parts.scheme.lower() in ("http", "https") and bool(parts.hostname)

@@ -1,0 +1,89 @@
+"""The events of a live session, told as results of a task.
+
+Times are whole milliseconds on the clock of the task's audio. The text of a sentence is always all of it:
+it replaces what was told of that sentence before.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from serve_app.api.dashscope.wire import Payload
+from serve_app.pipeline.live.events import Finished, LiveEvent, Partial, SentenceFinal
+from serve_app.pipeline.types import TimedWord
+
+HEARTBEAT: Payload = {
+    "output": {
+        "sentence": {
+            "sentence_id": 0,
+            "begin_time": 0,
+            "end_time": None,
+            "text": "",
+            "heartbeat": True,
+            "sentence_end": False,
+            "words": [],
+        }
+    },
+    "usage": None,
+}
+"""Says that the task goes on, to clients that asked to be told."""
+
+
+class Narration:
+    """Tells one task. Sentences are counted from 1; those of which there is nothing to tell do not count."""
+
+    def __init__(self) -> None:
+        self.duration = 0.0
+        """Seconds of audio that are worked off."""
+        self._told = 0
+        self._index = -1
+        """The session's number of the sentence that was told last."""
+
+    def tell(self, event: LiveEvent) -> Payload | None:
+        """The payload of a result, if the event is one."""
+        match event:
+            case Partial() if event.text:
+                return self._result(event, end=None)
+            case SentenceFinal() if event.text or event.index == self._index:
+                self.duration = event.end
+                return self._result(event, end=_ms(event.end))
+            case Finished():
+                self.duration = event.duration
+        return None
+
+    @property
+    def usage(self) -> Payload:
+        """What has been recognized up to now, in whole seconds."""
+        return {"duration": math.ceil(self.duration)}
+
+    def _result(self, event: Partial | SentenceFinal, end: int | None) -> Payload:
+        if event.index != self._index:
+            self._index = event.index
+            self._told += 1
+        sentence = {
+            "sentence_id": self._told,
+            "begin_time": _ms(event.begin),
+            "end_time": end,
+            "text": event.text,
+            "heartbeat": False,
+            "sentence_end": end is not None,
+            "words": _words(event.words, fixed=end is not None),
+        }
+        return {"output": {"sentence": sentence}, "usage": None if end is None else self.usage}
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+def _words(words: Sequence[TimedWord], fixed: bool) -> list[dict[str, Any]]:
+    return [
+        {
+            "begin_time": _ms(word.begin),
+            "end_time": _ms(word.end),
+            "text": word.text,
+            "punctuation": word.mark,
+            "fixed": fixed,
+        }
+        for word in words
+    ]

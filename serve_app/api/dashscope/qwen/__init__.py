@@ -1,0 +1,1 @@
+"""``/api-ws/v1/realtime``: Qwen's dialect of OpenAI's realtime protocol, for transcription only."""

@@ -1,0 +1,89 @@
+"""The items of a conversation: which follows which, and what is told of the text of one."""
+
+from collections.abc import Iterator
+
+from serve_app.api.realtime import events
+from serve_app.api.realtime.config import LOGPROBS, Config
+from serve_app.api.realtime.events import Event
+from serve_app.pipeline.live.events import Partial, SentenceFinal
+from serve_app.pipeline.text import join_words, language_of
+from serve_app.pipeline.types import TimedWord
+from serve_app.rendering.openai import LogProbItem, log_probs
+
+
+class Conversation:
+    """What holds for all items of a connection."""
+
+    def __init__(self, config: Config, *, beta: bool) -> None:
+        self.config = config
+        self.beta = beta
+        self._previous: str | None = None
+
+    def commit(self, item_id: str) -> list[Event]:
+        """Tell that audio became an item, which follows the one before it."""
+        told = events.committed(item_id, self._previous, beta=self.beta)
+        self._previous = item_id
+        return told
+
+    def empty_item(self, item_id: str, seconds: float) -> list[Event]:
+        """All that is told of an item in which nobody speaks."""
+        return [*self.commit(item_id), ItemText(self, item_id).completed(seconds)]
+
+
+class ItemText:
+    """The text of an item, of one or more sentences. All deltas of it, joined, are its transcript.
+
+    ``uncut_seconds``: a sentence is not told of before its final from that length on, since it may be cut,
+    and words behind the cut would come again.
+    """
+
+    def __init__(self, conversation: Conversation, item_id: str, uncut_seconds: float = 0) -> None:
+        self.id = item_id
+        self._conversation = conversation
+        self._uncut = uncut_seconds
+        self._before = ""
+        self._told = ""
+        self._words: list[TimedWord] = []
+
+    def partial(self, event: Partial) -> Iterator[Event]:
+        """Tell those words of a sentence that stay."""
+        if event.end - event.begin > self._uncut:
+            return
+        text = self._continued(event.text[: event.stable])
+        if len(text) > len(self._told):
+            yield events.delta(self.id, text[len(self._told) :], None)
+            self._told = text
+
+    def final(self, event: SentenceFinal) -> Iterator[Event]:
+        """Tell the rest of a sentence."""
+        text = self._continued(event.text)
+        rest = text[len(self._told) :]
+        if rest:
+            is_whole = self._told == self._before
+            yield events.delta(self.id, rest, self._log_probs(event.words) if is_whole else None)
+        self._told += rest
+        self._before = self._told
+        self._words += event.words
+
+    def completed(self, seconds: float) -> Event:
+        """The end of an item that is ``seconds`` long."""
+        return events.completed(
+            self.id, self._told, seconds, self._log_probs(self._words, whole=True), self._languages()
+        )
+
+    def _continued(self, sentence: str) -> str:
+        return join_words(((self._before, ""), (sentence, "")))
+
+    def _log_probs(
+        self, words: tuple[TimedWord, ...] | list[TimedWord], *, whole: bool = False
+    ) -> list[LogProbItem] | None:
+        if LOGPROBS not in self._conversation.config.include:
+            return None
+        return log_probs(words, self._words[-1] if self._words and not whole else None)
+
+    def _languages(self) -> list[str] | None:
+        """For those only who said which there may be."""
+        asked = self._conversation.config.transcription.languages
+        if not asked:
+            return None
+        return [language_of(word.text for word in self._words)] if self._words else []
