@@ -19,6 +19,9 @@ from serve_app.settings import Settings
 BLOCK_SECONDS = 30
 """Audio that is decoded, stored and searched for speech at a time."""
 
+BACKGROUND_BLOCK_SECONDS = 10
+"""The same for jobs: what has begun is not interrupted, so it had better be short."""
+
 _LANGUAGES = {"zh": "zh", "chinese": "zh", "mandarin": "zh", "cmn": "zh", "en": "en", "english": "en"}
 _RETRY_AFTER_SECONDS = 2
 _END_SILENCE_MS = (100, 6000)
@@ -167,11 +170,12 @@ class Transcriber:
             InvalidParameter: the options cannot be served.
         """
         options = self.check(options or TranscriptionOptions())
+        background = options.priority is Priority.BACKGROUND
         blocks = decode_blocks(
             source,
             raw=options.raw,
             channel=options.channel,
-            block_samples=BLOCK_SECONDS * SAMPLE_RATE,
+            block_samples=(BACKGROUND_BLOCK_SECONDS if background else BLOCK_SECONDS) * SAMPLE_RATE,
             limits=self._limits,
         )
         vad = self._options.vad

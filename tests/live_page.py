@@ -13,6 +13,7 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.select import Select
 from selenium.webdriver.support.wait import WebDriverWait
 
 from tests.conftest import SAMPLES
@@ -160,6 +161,10 @@ class LivePage:
     def choose(self, name: str, value: str) -> None:
         """Choose a source or a mode as a user does, by its label."""
         self.driver.find_element(By.XPATH, f"//label[input[@name='{name}'][@value='{value}']]").click()
+
+    def speak(self, protocol: str) -> None:
+        """Choose the protocol to speak."""
+        Select(self["protocol"]).select_by_value(protocol)
 
     def choose_file(self, path: Path, *, fast: bool = False) -> None:
         self.choose("source", "file")

@@ -18,7 +18,7 @@ from serve_app.api.access import Access
 from serve_app.api.dashscope.files import links
 from serve_app.api.dashscope.router import dashscope_router
 from serve_app.errors import Overloaded
-from serve_app.jobs.types import Job, JobError, JobStatus
+from serve_app.jobs.types import Job, JobError, JobSpec, JobStatus
 from serve_app.live import LiveService
 from serve_app.pipeline.finishing import Correction
 from serve_app.pipeline.types import Sentence, TimedWord, Transcript
@@ -270,6 +270,8 @@ async def test_keys_and_signed_urls(jobs: MemoryJobs, monkeypatch: pytest.Monkey
 async def test_tasks_that_are_not_there(client: httpx.AsyncClient, jobs: MemoryJobs) -> None:
     response = await client.get("/api/v1/tasks/none")
     assert (response.status_code, response.json()["code"]) == (404, "NotFound")
+    of_others, _ = await jobs.submit("anybody", JobSpec(url=URLS[0], protocol="aliyun"))
+    assert (await client.get(f"/api/v1/tasks/{of_others.id}")).status_code == 404
     task_id = await ordered(client)
     jobs.change(task_id, JobStatus.RUNNING)
     query = links.Links(Settings()).signed("anybody", task_id)

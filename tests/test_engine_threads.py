@@ -14,7 +14,7 @@ CALLS = {
     "paraformer_torch.ParaformerTorchEngine(Path('models/starter/paraformer'), threads=3)": (
         "transcribe([audio])"
     ),
-    "paraformer_streaming.ParaformerStreamingEngine(Path('models/starter/paraformer-streaming'), threads=3)": (
+    "paraformer_streaming.ParaformerStreamingEngine(Path(STREAMING), threads=3)": (
         "step([StreamChunk(audio, None, True)])"
     ),
     "punctuation_ct.CtPunctuationEngine(Path('models/starter/ct-punc'), threads=3)": (
@@ -32,6 +32,7 @@ import numpy as np
 import torch
 from deployments.engines.base import PunctuationBlock, StreamChunk, VadBlock, VadOptions
 from deployments.engines import {module}
+STREAMING = "models/starter/paraformer-streaming"
 audio = np.zeros(16000, np.int16)
 engine = {engine}
 def call():

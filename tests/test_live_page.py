@@ -117,15 +117,13 @@ def test_long_sentences_make_several_subtitles(page: LivePage) -> None:
     """Cut at marks, none wider than 42 columns or longer than 7 s, and nothing lost."""
     text = "今天我们来看这个方案，" * 5 + "并且" * 30 + "。"
     words = len(re.sub(r"[，。]", "", text))
-    message = {
-        "mode": "2pass-offline",
-        "text": text,
-        "timestamp": json.dumps([[200 * i, 200 * i + 150] for i in range(words)]),
-    }
+    pairs = [[200 * i, 200 * i + 150] for i in range(words)]
     srt: str = page.evaluate(
         "const transcript = new (await load('transcript.js')).Transcript();"
-        "transcript.take(args[0], 0); return transcript.srt();",
-        message,
+        "const words = (await load('words.js')).timedWords(...args);"
+        "transcript.add({text: args[0], begin: 0, end: 17000, words}, 0); return transcript.srt();",
+        text,
+        pairs,
     )
     blocks = [block.strip().split("\n") for block in srt.split("\n\n")]
     assert [block[0] for block in blocks] == [str(n) for n in range(1, len(blocks) + 1)]

@@ -58,7 +58,8 @@ class App {
     this.run = new Run(options, {
       phase: (phase) => this.phase(phase),
       packet: (packet) => this.packet(packet, options),
-      reply: (message) => this.reply(message),
+      partial: ({ text }) => this.told(() => (this.transcript.partial = text)),
+      final: (sentence) => this.told(() => this.transcript.add(sentence, this.run.heardMs)),
       failed: (fault) => this.view.showNotice(fault),
     });
     this.run.start();
@@ -83,8 +84,8 @@ class App {
     this.view.showHint(quiet ? { key: "quiet", values } : null);
   }
 
-  reply(message) {
-    this.transcript.take(message, this.run.heardMs);
+  told(change) {
+    change();
     this.view.showTranscript(this.transcript);
     this.view.showReadouts(this.run);
   }

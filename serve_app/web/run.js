@@ -3,23 +3,17 @@
 import { decodeFile, openMicrophone, sendSamples } from "./capture.js";
 import { TARGET_RATE } from "./audio.js";
 import { Fault } from "./fault.js";
-import { Session, socketUrl } from "./session.js";
-
-const FRAME_MS = 60;
-
-/** Samples of one packet: FunASR's clients send `chunk_interval` packets per chunk. */
-export function packetSamples({ chunkSize, chunkInterval }) {
-  return Math.max(1, Math.round((FRAME_MS * chunkSize[1] * TARGET_RATE) / chunkInterval / 1000));
-}
+import { PROTOCOLS } from "./protocols.js";
 
 export class Run {
   /**
    * `hooks`: `phase(name)` with connecting, listening, sending, finishing, done or failed, `packet(samples)`,
-   * `reply(message)`, `measured()` when a latency is known, `failed(fault)`.
+   * `partial({ text, begin })`, `final(sentence)`, `failed(fault)`.
    */
   constructor(options, hooks) {
     this.options = options;
     this.hooks = hooks;
+    this.protocol = PROTOCOLS[options.protocol];
     this.samplesSent = 0;
     this.firstTextMs = null;
     this.firstTextSince = null;
@@ -46,7 +40,7 @@ export class Run {
     const microphone = await openMicrophone({
       deviceId: this.options.deviceId,
       processed: this.options.processed,
-      packetSamples: packetSamples(this.options),
+      packetSamples: this.protocol.packetSamples(this.options),
       onPacket: (packet) => this.packet(packet),
       onLost: () => this.stop(),
     });
@@ -55,14 +49,13 @@ export class Run {
       await microphone.stop();
       return;
     }
-    this.connect();
-    this.hooks.phase("listening");
+    this.connect(() => this.hooks.phase("listening"));
   }
 
   async startFile() {
     const { file, realTime } = this.options;
     if (!file) throw new Fault("noFile");
-    this.connect();
+    this.connect(() => {});
     const samples = await decodeFile(file);
     if (!samples.length) throw new Fault("fileEmpty", { name: file.name });
     await this.session.drained(this.abortion.signal);
@@ -70,7 +63,7 @@ export class Run {
     this.hooks.phase("sending");
     this.begun = performance.now();
     await sendSamples(samples, {
-      packetSamples: packetSamples(this.options),
+      packetSamples: this.protocol.packetSamples(this.options),
       realTime,
       session: this.session,
       onPacket: (packet) => this.packet(packet),
@@ -79,22 +72,12 @@ export class Run {
     await this.end();
   }
 
-  connect() {
-    const { address, token, mode, chunkSize, chunkInterval } = this.options;
-    const config = {
-      mode,
-      chunk_size: chunkSize,
-      chunk_interval: chunkInterval,
-      encoder_chunk_look_back: 4,
-      decoder_chunk_look_back: 1,
-      wav_name: this.options.source === "file" ? this.options.file.name : "microphone",
-      wav_format: "pcm",
-      audio_fs: TARGET_RATE,
-      itn: true,
-      is_speaking: true,
-    };
-    this.session = new Session(socketUrl(address, token), config, {
-      onReply: (message) => this.reply(message),
+  connect(onStarted) {
+    const name = this.options.source === "file" ? this.options.file.name : "microphone";
+    this.session = new this.protocol.Session({ ...this.options, name }, {
+      onStarted,
+      onPartial: (partial) => this.partial(partial),
+      onFinal: (sentence) => this.final(sentence),
       onFinished: () => this.finish(),
       onFailed: (fault) => this.fail(fault),
     });
@@ -112,23 +95,29 @@ export class Run {
     else (this.early ??= []).push(packet);
   }
 
-  reply(message) {
-    const now = performance.now();
-    if (message.text && this.firstTextMs === null) {
-      const paced = this.options.source === "microphone" || this.options.realTime;
-      const partial = message.mode !== "offline" && message.mode !== "2pass-offline";
-      const known = paced && partial && Number.isFinite(message.start_time);
-      this.firstTextMs = Math.max(0, now - this.begun - (known ? message.start_time : 0));
-      this.firstTextSince = known ? "speech" : "audio";
-    }
-    if (this.endedAt !== undefined) this.finalMs = now - this.endedAt;
-    this.hooks.reply(message);
+  partial({ text, begin }) {
+    this.measure(text, begin);
+    this.hooks.partial({ text, begin });
+  }
+
+  final(sentence) {
+    this.measure(sentence.text, null);
+    this.hooks.final(sentence);
+  }
+
+  /** The first text is measured from where its speech begins, if the server says where that is. */
+  measure(text, begin) {
+    if (!text || this.firstTextMs !== null) return;
+    const paced = this.options.source === "microphone" || this.options.realTime;
+    const known = paced && begin !== null;
+    this.firstTextMs = Math.max(0, performance.now() - this.begun - (known ? begin : 0));
+    this.firstTextSince = known ? "speech" : "audio";
   }
 
   /** Ends the audio and waits for the last result; a second call waits no longer. */
   async stop() {
     if (this.over) return;
-    if (this.endedAt !== undefined || !this.session) this.cancel();
+    if (this.endedAt !== undefined || !this.session?.listening) this.cancel();
     else if (this.microphone) await this.end();
     else this.abortion.abort();
   }
@@ -150,6 +139,8 @@ export class Run {
   }
 
   finish() {
+    const { heardAt } = this.session;
+    if (this.endedAt !== undefined) this.finalMs = Math.max(0, heardAt - this.endedAt);
     this.close("done");
   }
 

@@ -1,13 +1,10 @@
-// One recognition over the WebSocket protocol of FunASR's runtime: config, PCM packets, end, results.
+// What all protocols do alike: one recognition over one WebSocket, from the connection to its end.
 
 import { Fault } from "./fault.js";
 import { pause } from "./capture.js";
 
-const CONNECT_TIMEOUT_MS = 10_000;
+const START_TIMEOUT_MS = 10_000;
 const HIGH_WATER_BYTES = 256 * 1024;
-
-/** Some servers mark every sentence as the last one: more may follow, so wait this long for it. */
-const GRACE_MS = 400;
 
 /** The address as a URL with the token in it. Throws a Fault for what no browser could open. */
 export function socketUrl(address, token) {
@@ -29,36 +26,63 @@ export function socketUrl(address, token) {
   return url;
 }
 
+/** 32 hexadecimal digits. `crypto.randomUUID` is missing on pages that came over plain http. */
+export function newId() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/**
+ * The part of a protocol that is the same for all. A protocol says in its own class
+ * `hello()`: messages to send once the connection is there (it calls `started()` when audio may follow),
+ * `take(message)`: what a message of the server means, `audio(samples)`: how a packet is sent, and
+ * `farewell()`: messages that end the audio.
+ */
 export class Session {
-  /** `onReply(message)` for every result, then once either `onFinished()` or `onFailed(fault)`. */
-  constructor(url, config, { onReply, onFinished, onFailed }) {
+  /**
+   * Callbacks: `onStarted()` when the server listens, `onPartial({ text, begin })` with all of a sentence so
+   * far, `onFinal({ text, begin, end, words })`, then once either `onFinished()` or `onFailed(fault)`. Times
+   * are milliseconds of audio, `null` where the server gives none; words have `text`, `begin` and `end`, and
+   * there are none where they are not known.
+   */
+  constructor(options, callbacks) {
+    this.options = options;
+    this.callbacks = callbacks;
+    const { url, subprotocols } = this.target(options);
     this.address = `${url.protocol}//${url.host}${url.pathname}`;
-    this.onReply = onReply;
-    this.onFinished = onFinished;
-    this.onFailed = onFailed;
-    this.queue = [JSON.stringify(config)];
+    this.waiting = [];
     this.opened = false;
+    this.listening = false;
     this.ended = false;
     this.closed = false;
-    this.socket = new WebSocket(url);
+    /** When the server last said something, on the clock of `performance`. */
+    this.heardAt = null;
+    this.socket = new WebSocket(url, subprotocols);
     this.socket.binaryType = "arraybuffer";
     this.socket.onopen = () => this.open();
     this.socket.onmessage = ({ data }) => this.receive(data);
     this.socket.onclose = (event) => this.lost(event);
-    this.timer = setTimeout(() => this.fail(this.unreachable()), CONNECT_TIMEOUT_MS);
+    this.timer = setTimeout(() => this.fail(this.unanswered()), START_TIMEOUT_MS);
   }
 
-  /** Sends text or PCM, as soon as the connection is there. */
-  send(data) {
-    if (this.closed) return;
-    if (this.opened) this.socket.send(data);
-    else this.queue.push(data);
+  /** Where to connect, with the key where this protocol has it. */
+  target({ address, token }) {
+    return { url: socketUrl(address, token), subprotocols: [] };
   }
 
-  /** Says that no more audio comes. The last result answers this. */
+  audio(samples) {
+    return samples;
+  }
+
+  /** Sends 16 kHz PCM (Int16Array), as soon as the server listens. */
+  send(samples) {
+    this.put(this.audio(samples));
+  }
+
+  /** Says that no more audio comes. */
   end() {
-    this.send(JSON.stringify({ is_speaking: false }));
     this.ended = true;
+    this.put(...this.farewell());
   }
 
   /** Leaves without waiting for anything. */
@@ -70,63 +94,89 @@ export class Session {
 
   /** Resolves when little enough waits in the browser for the network to take it. */
   async drained(signal) {
-    while (!signal.aborted && !this.closed && (!this.opened || this.socket.bufferedAmount > HIGH_WATER_BYTES)) {
-      await pause(10);
+    const busy = () => !this.listening || this.socket.bufferedAmount > HIGH_WATER_BYTES;
+    while (!signal.aborted && !this.closed && busy()) await pause(10);
+  }
+
+  put(...messages) {
+    if (this.closed) return;
+    if (this.listening) this.sendNow(messages);
+    else this.waiting.push(...messages);
+  }
+
+  sendNow(messages) {
+    for (const message of messages) {
+      const plain = typeof message === "string" || ArrayBuffer.isView(message);
+      this.socket.send(plain ? message : JSON.stringify(message));
     }
   }
 
   open() {
-    clearTimeout(this.timer);
     this.opened = true;
-    for (const data of this.queue.splice(0)) this.socket.send(data);
+    this.sendNow(this.hello());
+  }
+
+  /** The server takes audio from now on. */
+  started() {
+    if (this.listening || this.closed) return;
+    clearTimeout(this.timer);
+    this.listening = true;
+    this.sendNow(this.waiting.splice(0));
+    this.callbacks.onStarted();
   }
 
   receive(data) {
     if (this.closed) return;
-    let message;
+    let message = null;
     try {
       message = JSON.parse(data);
     } catch {
-      this.fail(new Fault("notUnderstood", { address: this.address }));
+      // Told below, as every other message that no object is.
+    }
+    if (typeof message !== "object" || message === null) {
+      this.fail(this.notUnderstood());
       return;
     }
-    if (message.error) {
-      this.fail(new Fault("serverError", { reason: describe(message.error) }));
-      return;
-    }
-    this.onReply(message);
-    if (this.ended && (message.is_final || message.mode === "offline")) {
-      clearTimeout(this.timer);
-      this.timer = setTimeout(() => this.finish(), GRACE_MS);
-      this.answered = true;
-    }
+    this.heardAt = performance.now();
+    this.take(message);
   }
 
   lost({ code, reason }) {
-    if (this.answered) this.finish();
-    else if (!this.opened) this.fail(this.unreachable());
+    if (!this.opened) this.fail(this.unanswered());
     else this.fail(new Fault(reason ? "closedWithReason" : "connectionLost", { code, reason }));
   }
 
-  unreachable() {
+  unanswered() {
+    if (this.opened) return this.notUnderstood();
     return new Fault(this.socket.url.startsWith("wss:") ? "unreachableSecure" : "unreachable", {
       address: this.address,
     });
   }
 
+  notUnderstood() {
+    return new Fault("notUnderstood", { address: this.address, protocol: this.name });
+  }
+
+  /** A message that this protocol does not have: later ones may be new, but nothing begins with one. */
+  strange() {
+    if (!this.listening) this.fail(this.notUnderstood());
+  }
+
+  /** The server told what is wrong. */
+  refused(error) {
+    const reason = typeof error === "string" ? error : error?.message ?? JSON.stringify(error);
+    this.fail(new Fault("serverError", { reason }));
+  }
+
   finish() {
     if (this.closed) return;
     this.abort();
-    this.onFinished();
+    this.callbacks.onFinished();
   }
 
   fail(fault) {
     if (this.closed) return;
     this.abort();
-    this.onFailed(fault);
+    this.callbacks.onFailed(fault);
   }
-}
-
-function describe(error) {
-  return typeof error === "string" ? error : error.message ?? JSON.stringify(error);
 }

@@ -2,24 +2,16 @@
 
 import { Fault } from "./fault.js";
 import { microphoneAllowed, microphones } from "./capture.js";
-import { packetSamples } from "./run.js";
+import { chunkMs, packetSamples } from "./funasr.js";
+import { ownAddress, PROTOCOLS } from "./protocols.js";
 import { socketUrl } from "./session.js";
 import { TARGET_RATE } from "./audio.js";
 
-const REMEMBERED = ["processed", "fast", "chunk-size", "chunk-interval", "address"];
+const REMEMBERED = ["processed", "fast", "as-heard", "chunk-size", "chunk-interval"];
 const STORE = "asr-serve.live";
-const FRAME_MS = 60;
 const MAX_FRAMES = 100;
 
 const byId = (id) => document.getElementById(id);
-
-/** The recognizer beside this page, wherever a proxy has put both. */
-export function ownAddress() {
-  const url = new URL("funasr", location.href);
-  url.protocol = location.protocol === "https:" ? "wss:" : "ws:";
-  url.search = "";
-  return url.href;
-}
 
 /** Reads from the browser's store; a browser that keeps nothing is as good as an empty one. */
 export function remembered() {
@@ -45,10 +37,13 @@ export class Settings {
     this.file = null;
     this.restore();
     this.form.addEventListener("submit", (event) => event.preventDefault());
-    this.form.addEventListener("input", () => this.changed());
+    this.form.addEventListener("input", ({ target }) => {
+      if (target.id === "protocol") byId("address").value = this.addressOf(target.value);
+      this.changed();
+    });
     byId("file").addEventListener("change", ({ target }) => this.choose(target.files[0]));
     byId("address-reset").addEventListener("click", () => {
-      byId("address").value = ownAddress();
+      byId("address").value = ownAddress(this.protocol);
       this.changed();
       byId("address").focus();
     });
@@ -58,7 +53,10 @@ export class Settings {
   }
 
   restore() {
-    const known = { address: ownAddress(), ...remembered().form };
+    const known = remembered().form ?? {};
+    this.addresses = { ...known.addresses };
+    if (known.protocol in PROTOCOLS) byId("protocol").value = known.protocol;
+    byId("address").value = this.addressOf(this.protocol);
     for (const id of REMEMBERED) {
       const field = byId(id);
       if (known[id] === undefined) continue;
@@ -73,14 +71,25 @@ export class Settings {
     if (!microphoneAllowed()) this.form.elements.source.value = "file";
   }
 
+  get protocol() {
+    return byId("protocol").value;
+  }
+
+  /** Each protocol has an address of its own. */
+  addressOf(protocol) {
+    return this.addresses[protocol] ?? ownAddress(protocol);
+  }
+
   changed() {
-    const form = { mode: this.form.elements.mode.value, source: this.form.elements.source.value };
+    const { mode, source } = this.form.elements;
+    const form = { mode: mode.value, source: source.value, protocol: this.protocol, addresses: this.addresses };
     for (const id of REMEMBERED) {
       const field = byId(id);
       form[id] = field.type === "checkbox" ? field.checked : field.value;
     }
     // An address that is only the default must go on following the page.
-    if (form.address === ownAddress()) delete form.address;
+    if (byId("address").value === ownAddress(this.protocol)) delete this.addresses[this.protocol];
+    else this.addresses[this.protocol] = byId("address").value;
     remember({ form });
     this.show();
   }
@@ -90,13 +99,23 @@ export class Settings {
     const microphone = this.form.elements.source.value === "microphone";
     byId("microphone-options").hidden = !microphone;
     byId("file-options").hidden = microphone;
-    const offline = this.form.elements.mode.value === "offline";
+    for (const element of document.querySelectorAll("[data-protocol]")) {
+      element.hidden = element.dataset.protocol !== this.protocol;
+    }
+    byId("protocol-note").dataset.text = `${byId("protocol").selectedOptions[0].dataset.text}Note`;
+    byId("protocol-note").textContent = this.texts.get(byId("protocol-note").dataset.text);
+    const offline = this.offline;
     byId("fast").disabled = offline;
     byId("fast-note").dataset.text = offline ? "fastOffline" : "fastNote";
     byId("fast-note").textContent = this.texts.get(byId("fast-note").dataset.text);
-    byId("address-reset").hidden = byId("address").value === ownAddress();
+    byId("address-reset").hidden = byId("address").value === ownAddress(this.protocol);
     byId("file-name").textContent = this.file ? this.file.name : this.texts.get("fileChoose");
     this.showChunks();
+  }
+
+  /** Whether there is one result after the end, so that nothing is gained by sending slowly. */
+  get offline() {
+    return this.protocol === "funasr" && this.form.elements.mode.value === "offline";
   }
 
   showChunks() {
@@ -105,7 +124,7 @@ export class Settings {
     try {
       const options = { chunkSize: this.chunkSize(), chunkInterval: this.chunkInterval() };
       const packet = Math.round((packetSamples(options) / TARGET_RATE) * 1000);
-      note = this.texts.get("chunkNote", { chunk: options.chunkSize[1] * FRAME_MS, packet });
+      note = this.texts.get("chunkNote", { chunk: chunkMs(options), packet });
     } catch (fault) {
       note = this.texts.get(`fault.${fault.key}`);
       valid[fault.key === "badChunk" ? "chunk-size" : "chunk-interval"] = false;
@@ -130,18 +149,19 @@ export class Settings {
   /** What a run needs to know. Throws a Fault for what cannot be used. */
   read() {
     const options = {
+      protocol: this.protocol,
       source: this.form.elements.source.value,
       mode: this.form.elements.mode.value,
       deviceId: byId("device").value,
       processed: byId("processed").checked,
       file: this.file,
-      realTime: !(byId("fast").checked || this.form.elements.mode.value === "offline"),
-      chunkSize: this.chunkSize(),
-      chunkInterval: this.chunkInterval(),
+      realTime: !(byId("fast").checked || this.offline),
+      asHeard: byId("as-heard").checked,
+      ...(this.protocol === "funasr" ? { chunkSize: this.chunkSize(), chunkInterval: this.chunkInterval() } : {}),
       address: byId("address").value.trim(),
       token: byId("token").value.trim(),
     };
-    socketUrl(options.address, options.token);
+    socketUrl(options.address, "");
     return options;
   }
 

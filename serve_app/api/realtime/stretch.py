@@ -42,6 +42,8 @@ class Stretch:
 
     async def push(self, samples: Pcm) -> None:
         """Take audio, unless the session is broken; waits while it is behind."""
+        if self.is_broken:
+            return
         try:
             await self._session.push(samples)
         except AsrError:
