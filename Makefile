@@ -28,10 +28,11 @@ serve: $(RUN) ## Run the service in the foreground; HOST=, PORT= and CONFIG= cho
 	@exec $(BIN)/asr-serve serve --config $(CONFIG) $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT))
 
 test: $(DEV) ## Run all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto -m "not server and not slow"
+	$(BIN)/python -m pytest -m "server or slow"
 
 test-fast: $(DEV) ## Run the tests that need no running server and are quick
-	$(BIN)/python -m pytest -m "not server and not slow"
+	$(BIN)/python -m pytest -n auto -m "not server and not slow"
 
 fuzz: $(DEV) ## Throw 10 000 made-up requests at every HTTP route
 	FUZZ_EXAMPLES=10000 $(BIN)/python -m pytest tests/test_fuzz.py

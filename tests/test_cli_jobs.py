@@ -323,6 +323,7 @@ def shown(terminal: int) -> str:
             return data.decode()
 
 
+@pytest.mark.slow
 def test_a_restart_of_the_server_goes_unnoticed(server: Server, audio: Path) -> None:
     process, terminal = follow(server, "submit", str(audio / "a.wav"), "--wait")
     screen: list[str] = []

@@ -136,6 +136,7 @@ def url() -> Iterator[str]:
 
 @share(0.2)
 @given(mixed(actions()))
+@pytest.mark.slow
 def test_anything_for_tasks(url: str, messages: list[str | bytes]) -> None:
     events = converse(url + INFERENCE, messages)
     for event in events:
@@ -150,6 +151,7 @@ def test_anything_for_tasks(url: str, messages: list[str | bytes]) -> None:
 
 @share(0.2)
 @given(mixed(requests()))
+@pytest.mark.slow
 def test_anything_in_real_time(url: str, messages: list[str | bytes]) -> None:
     events = converse(url + REALTIME, messages)
     assert name_of(events[0]) == "session.created"

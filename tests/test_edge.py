@@ -244,6 +244,7 @@ async def refused_websocket(url: str, status: int, code: str) -> None:
     assert json.loads(response.body or b"")["error"]["code"] == code
 
 
+@pytest.mark.slow
 def test_without_a_node_there_is_a_clear_answer_and_later_a_node(tmp_path: Path) -> None:
     with running_node() as node, running_edge(tmp_path, node) as front:
         assert eventually(lambda: front.get().status_code == 200)
@@ -348,6 +349,7 @@ def test_what_is_not_http_is_refused(front: Front) -> None:
         assert raw(port, b"HELO there\r\n\r\n").startswith(b"HTTP/1.1 400")
 
 
+@pytest.mark.slow
 def test_an_answer_may_take_longer_than_a_pause_of_the_client(node: Node, tmp_path: Path) -> None:
     with running_edge(tmp_path, node, client_timeout_sec=1) as front:
         assert front.get("/slow?seconds=2.5").json() == "done"
@@ -357,6 +359,7 @@ def test_an_answer_may_take_longer_than_a_pause_of_the_client(node: Node, tmp_pa
         assert "did not arrive" in json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["message"]
 
 
+@pytest.mark.slow
 async def test_a_quiet_websocket_outlives_the_timeouts_of_requests(node: Node, tmp_path: Path) -> None:
     with running_edge(
         tmp_path, node, client_timeout_sec=1, response_timeout_sec=1, request_timeout_sec=1

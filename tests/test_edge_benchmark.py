@@ -1,8 +1,11 @@
 """``benchmarks.edge``, on ways in that need no Ray."""
 
+import pytest
+
 from benchmarks.edge import Figures, Way, bare_server, edge_before, run, table
 
 
+@pytest.mark.slow
 def test_the_benchmark_compares_ways_in() -> None:
     bare, behind = Figures(), Figures()
     with bare_server() as url, edge_before(url.replace("ws", "http").rstrip("/")) as through:

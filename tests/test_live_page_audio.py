@@ -49,6 +49,7 @@ def best_match(heard: Pcm, spoken: Pcm) -> float:
 
 @needs_browser
 @pytest.mark.parametrize("converter", ["browser", "worklet"])
+@pytest.mark.slow
 def test_microphone_audio_arrives_unharmed(page: LivePage, scripted: ScriptedServer, converter: str) -> None:
     if converter == "worklet":
         # What Firefox does: a microphone connects only to a context of the device's own rate.
@@ -112,6 +113,7 @@ def test_files_of_other_rates_and_channels_are_sent_whole(
 
 
 @needs_browser
+@pytest.mark.slow
 def test_a_quiet_microphone_is_pointed_out(scripted: ScriptedServer, downloads: Path, tmp_path: Path) -> None:
     path = tmp_path / "far.wav"
     soundfile.write(path, (pcm(SPOKEN) // 64).astype(np.int16), 16_000)

@@ -1,9 +1,10 @@
-"""The live page in each of its protocols: the same text and times from the same audio, and what goes wrong."""
+"""The live page in each of its protocols: the same text and times from the same audio, and its faults."""
 
 import asyncio
 import re
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ pytest_plugins = ["tests.live_page_fixtures"]
 
 PROTOCOLS = ("funasr", "nls", "openai", "dashscope")
 KEY = "right-key"
-ROWS = [Row("丁丂七。", 0, 1000, False), Row("丄丅。", 1600, 2300, False)]
+ROWS = [Row("丁丂七，", 0, 1000, False), Row("丄丅。", 2000, 2700, False)]
 """What is told of :func:`recording`: a sentence that a pause ends, and one that the end of the audio does."""
 
 
@@ -65,7 +66,9 @@ def test_text_times_subtitles_and_copy(
     page.choose_file(recording(tmp_path, f"{protocol}.wav"), fast=True)
     page.press("start")
     page.finish()
-    assert page.rows == ROWS
+    # OpenAI's default of prefix_padding_ms is 100 ms more than what the others hear before speech.
+    padding = 100 if protocol == "openai" else 0
+    assert page.rows == [ROWS[0], replace(ROWS[1], begin=ROWS[1].begin - padding)]
     page.press("srt")
     subtitles = downloads / f"{protocol}.srt"
     page.wait(subtitles.exists)
@@ -75,7 +78,7 @@ def test_text_times_subtitles_and_copy(
     page.wait(lambda: page["copy"].text == "Copied")
     page.fill("address", "")
     page["address"].send_keys(Keys.CONTROL, "v")
-    assert page["address"].get_attribute("value") == "丁丂七。丄丅。"
+    assert page["address"].get_attribute("value") == "丁丂七，丄丅。"
     assert page.problems == []
 
 
@@ -102,9 +105,7 @@ def test_a_wrong_key(
 
 
 @needs_browser
-@pytest.mark.parametrize(
-    ("protocol", "other"), [("nls", "openai"), ("openai", "dashscope"), ("dashscope", "nls")]
-)
+@pytest.mark.parametrize(("protocol", "other"), [("nls", "openai"), ("dashscope", "nls")])
 def test_an_address_of_another_protocol(
     driver: Chrome, guarded: str, tmp_path: Path, protocol: str, other: str
 ) -> None:
@@ -126,7 +127,6 @@ def test_text_while_it_is_spoken_from_openai(driver: Chrome, guarded: str, tmp_p
     page = LivePage(driver, guarded)
     page.speak("openai")
     page["as-heard"].click()
-    page.fill("token", "a key/with=more")
     page.fill("token", KEY)
     page.choose_file(recording(tmp_path), fast=True)
     page.press("start")
@@ -172,7 +172,7 @@ _ACTED = """
       send(data) { this.sent.push(data); }
       close() {}
     };
-    const note = (kind) => (value) => told.push([kind, value?.text ?? value?.values?.reason ?? value?.key ?? null]);
+    const note = (kind) => (value) => told.push([kind, value?.text ?? value?.values?.reason ?? null]);
     const session = new module[exported](options, {
       onStarted: note('started'), onPartial: note('partial'), onFinal: note('final'),
       onFinished: note('finished'), onFailed: note('failed'),
@@ -234,7 +234,11 @@ def test_openai_items_may_be_completed_after_everything_else(page: LivePage) -> 
     [
         ("openai.js", "OpenaiSession", item("failed", "a", error={"message": "No text."})),
         ("openai.js", "OpenaiSession", {"type": "error", "error": {"message": "No text.", "event_id": None}}),
-        ("dashscope.js", "DashscopeSession", {"header": {"event": "task-failed", "error_message": "No text."}}),
+        (
+            "dashscope.js",
+            "DashscopeSession",
+            {"header": {"event": "task-failed", "error_message": "No text."}},
+        ),
         ("nls.js", "NlsSession", {"header": {"name": "TaskFailed", "status_text": "No text."}}),
     ],
 )

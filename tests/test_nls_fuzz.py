@@ -102,6 +102,7 @@ def url() -> Iterator[str]:
 
 @share(0.25)
 @given(st.sampled_from(["/ws/v1", "/ws/v1/asr"]), MESSAGES)
+@pytest.mark.slow
 def test_anything(url: str, path: str, messages: list[str | bytes]) -> None:
     with connect(url + path, proxy=None, ping_interval=None, close_timeout=WITHIN) as socket:
         closed = converse(socket, messages)

@@ -509,7 +509,7 @@ async def test_connections_have_a_lifetime(graph: HearingGraph) -> None:
 
 async def test_the_lifetime_is_that_of_all_live_connections(graph: HearingGraph) -> None:
     """FunASR's clients are told in its own way."""
-    async with nls_server(graph, live_max_connection_sec=0.3) as url, connected(url + "/") as socket:
+    async with nls_server(graph, live_max_connection_sec=2) as url, connected(url + "/") as socket:
         await send_json(socket, mode="2pass", is_speaking=True)
         await socket.send(ONE.tobytes())
         messages, code = await until_closed(socket)

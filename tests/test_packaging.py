@@ -128,8 +128,8 @@ def test_make_lists_its_targets() -> None:
 @pytest.mark.parametrize(
     ("target", "command"),
     [
-        ("test", "python -m pytest"),
-        ("test-fast", 'python -m pytest -m "not server and not slow"'),
+        ("test", 'python -m pytest -m "server or slow"'),
+        ("test-fast", 'python -m pytest -n auto -m "not server and not slow"'),
         ("lint", "ruff check ."),
         ("types", "mypy"),
         ("bench", "python -m benchmarks.files"),

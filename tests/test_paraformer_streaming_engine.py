@@ -188,6 +188,7 @@ def scripts(draw: st.DrawFn) -> Script:
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(streams=st.lists(scripts(), min_size=1, max_size=5), data=st.data())
+@pytest.mark.slow
 def test_interleaved_streams_give_what_funasr_gives_each_alone(
     engine: ParaformerStreamingEngine, funasr: Reference, streams: list[Script], data: st.DataObject
 ) -> None:

@@ -172,6 +172,7 @@ def test_marks_of_any_width_come_out_full_width(tmp_path: Path) -> None:
     assert CtPunctuationEngine(half, threads=1).punctuate([words]) == full.punctuate([words])
 
 
+@pytest.mark.slow
 def test_long_text_takes_linear_work(engine: CtPunctuationEngine) -> None:
     def work(length: int) -> int:
         with FlopCounterMode(display=False) as counter:
@@ -182,6 +183,7 @@ def test_long_text_takes_linear_work(engine: CtPunctuationEngine) -> None:
     assert work(4_000) < 4.5 * work(1_000)
 
 
+@pytest.mark.slow
 def test_text_without_any_end_takes_bounded_work(tmp_path: Path) -> None:
     """FunASR would look at all of such a text again for every twenty words more."""
     silent = write_model(tmp_path / "silent", bias=[0, 1000, 0, 0, 0, 0])

@@ -265,6 +265,7 @@ def test_commas_end_a_sentence_that_is_too_long(tmp_path: Path) -> None:
     assert max(len(result.context) for result in results) > 200
 
 
+@pytest.mark.slow
 def test_stream_without_any_mark_stays_bounded(tmp_path: Path) -> None:
     """FunASR would carry all of such a stream along and look at it again with every block."""
     silent = write_model(tmp_path / "silent", bias=[0, 1000, 0, 0, 0, 0])

@@ -158,6 +158,7 @@ def sessions(url: str) -> int:
 
 @share(0.2)
 @given(st.lists(MESSAGES, max_size=12), st.sampled_from([{}, {"OpenAI-Beta": "realtime=v1"}]))
+@pytest.mark.slow
 def test_whatever_is_sent_is_answered_and_leaves_nothing(
     server: tuple[str, HearingGraph], messages: list[str | bytes], headers: dict[str, str]
 ) -> None:

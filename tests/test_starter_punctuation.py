@@ -48,6 +48,7 @@ def test_batches_are_fixed_by_their_seed_and_padded_with_zero() -> None:
         assert int(ids.max()) < len(TOKENS)
 
 
+@pytest.mark.slow
 def test_training_resumes_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(punctuation, "_WARMUP", 2)
     monkeypatch.setattr(training, "_CHECKPOINT_EVERY", 2)

@@ -260,6 +260,7 @@ class TestCarried:
         assert record["steps"]["ours"][1]["lag"]["p95"] == 0.7
 
 
+@pytest.mark.slow
 def test_the_ladder_ends_with_the_first_step_that_is_not_carried() -> None:
     async def finish_up_to_three(socket: ServerConnection, heard: Heard) -> None:
         if server.open <= 3:

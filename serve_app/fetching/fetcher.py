@@ -66,9 +66,7 @@ class Fetcher:
                 async with asyncio.timeout(self._seconds):
                     await self._download(url, sink)
             except (_Refused, httpx.HTTPError, httpx.InvalidURL, UnicodeError, TimeoutError) as error:
-                raise DownloadFailed(
-                    self._sentence(error), param, temporary=_is_temporary(error)
-                ) from error
+                raise DownloadFailed(self._sentence(error), param, temporary=_is_temporary(error)) from error
             await sink.seek(0)
             yield sink.file
 

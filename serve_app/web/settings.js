@@ -37,13 +37,13 @@ export class Settings {
     this.file = null;
     this.restore();
     this.form.addEventListener("submit", (event) => event.preventDefault());
-    this.form.addEventListener("input", ({ target }) => {
-      if (target.id === "protocol") byId("address").value = this.addressOf(target.value);
-      this.changed();
-    });
+    this.form.addEventListener("input", () => this.changed());
+    byId("address").addEventListener("input", () => this.changedAddress());
+    byId("protocol").addEventListener("change", () => this.changedProtocol());
     byId("file").addEventListener("change", ({ target }) => this.choose(target.files[0]));
     byId("address-reset").addEventListener("click", () => {
       byId("address").value = ownAddress(this.protocol);
+      this.changedAddress();
       this.changed();
       byId("address").focus();
     });
@@ -80,6 +80,18 @@ export class Settings {
     return this.addresses[protocol] ?? ownAddress(protocol);
   }
 
+  changedProtocol() {
+    byId("address").value = this.addressOf(this.protocol);
+    this.changed();
+  }
+
+  /** An address that is only the default must go on following the page. */
+  changedAddress() {
+    const { value } = byId("address");
+    if (value === ownAddress(this.protocol)) delete this.addresses[this.protocol];
+    else this.addresses[this.protocol] = value;
+  }
+
   changed() {
     const { mode, source } = this.form.elements;
     const form = { mode: mode.value, source: source.value, protocol: this.protocol, addresses: this.addresses };
@@ -87,9 +99,6 @@ export class Settings {
       const field = byId(id);
       form[id] = field.type === "checkbox" ? field.checked : field.value;
     }
-    // An address that is only the default must go on following the page.
-    if (byId("address").value === ownAddress(this.protocol)) delete this.addresses[this.protocol];
-    else this.addresses[this.protocol] = byId("address").value;
     remember({ form });
     this.show();
   }
