@@ -10,6 +10,8 @@ import pytest
 from benchmarks.live_server import LiveServer, live_server
 
 ROOT = Path(__file__).parent.parent
+REACHABLE = {"ALLOW_PRIVATE_URLS": "127.0.0.2"}
+"""One private address that the live server may fetch from; it stands for the internet."""
 SAMPLES = ROOT / "samples"
 
 
@@ -44,7 +46,9 @@ def server(tmp_path_factory: pytest.TempPathFactory, server_temp: Path) -> Itera
     """One real server for the whole run: the whole graph, started as a user starts it."""
     log = tmp_path_factory.mktemp("server") / "server.log"
     with live_server(
-        log, env={"TMPDIR": str(server_temp), "RAY_TMPDIR": "/tmp", "MAX_AUDIO_SIZE": "20MB"}, edge=True
+        log,
+        env={"TMPDIR": str(server_temp), "RAY_TMPDIR": "/tmp", "MAX_AUDIO_SIZE": "20MB", **REACHABLE},
+        edge=True,
     ) as running:
         yield running
 

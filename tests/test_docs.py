@@ -30,6 +30,7 @@ COVERED = {
     "make serve": "test_packaging.py::test_make_serve_runs_until_ctrl_c",
     "make test": "test_packaging.py::test_make_targets_run_what_they_say",
     "make test-fast": "test_packaging.py::test_make_targets_run_what_they_say",
+    "make fuzz": "test_packaging.py::test_make_targets_run_what_they_say",
     "make lint": "test_packaging.py::test_make_targets_run_what_they_say",
     "make types": "test_packaging.py::test_make_targets_run_what_they_say",
     "make bench": "test_packaging.py::test_make_targets_run_what_they_say",
@@ -50,6 +51,26 @@ RUN_AS_THEY_STAND = {
     "nls.md": "test_nls_docs.py::test_the_commands_run_and_print_what_is_said",
 }
 """Documents of which a test runs every command."""
+
+
+CLIENTS = [
+    ("/v1", "test_openai_sdk.py::test_all_parameters_at_once"),
+    ("", "test_realtime_clients.py::test_every_sample_reads_as_from_the_endpoint"),
+    ("/ws/v1", "test_nls_docs.py::test_the_commands_run_and_print_what_is_said"),
+    ("/stream/v1/asr", "test_aliyun_server.py::test_examples_of_the_document"),
+    ("/stream/v1/FlashRecognizer", "test_aliyun_server.py::test_examples_of_the_document"),
+    ("host:8000", "test_urls_server.py::test_file_transcription"),
+    ("/api-ws/v1/inference", "test_dashscope_server.py::test_the_sdk_recognizes_live_audio"),
+    (":10095", "test_edge_server.py::test_funasrs_own_client_needs_no_options"),
+    ("/recognition", "test_urls_server.py::test_small_servers_of_funasr"),
+    ("host:8000", "test_aliyun_server.py::test_the_pieces_are_wired_together"),
+    ("10095", "test_funasr_clients.py::test_item_13_xiaozhi"),
+    ("-internal.", "test_nls_clients.py::test_xiaozhi_in_auto_mode_never_stops"),
+    ("/v1/audio/transcriptions", "test_openai_sdk.py::test_plain_keys_as_people_with_curl_send_them"),
+    ("/ws/v1/asr/test", "test_live_page_protocols.py::test_file_to_text"),
+    ("/docs", "test_server.py::test_health_and_docs"),
+]
+"""Rows of the READMEs' table of clients, in order: part of the address, and the test that runs the client."""
 
 
 def blocks(document: Path) -> list[tuple[str, str]]:
@@ -169,6 +190,19 @@ def test_the_tests_that_cover_commands_exist() -> None:
         file, _, function = where.partition("::")
         tree = ast.parse((ROOT / "tests" / file).read_text(encoding="utf-8"))
         assert function in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
+def test_every_client_of_the_table_is_run_by_a_test(readme: Path) -> None:
+    text = readme.read_text(encoding="utf-8")
+    table = text.partition("|---|---|---|\n")[2].partition("\n\n")[0]
+    addresses = [line.strip("| ").split(" | ")[1].strip() for line in table.splitlines()]
+    assert len(addresses) == len(CLIENTS)
+    for address, (shown, where) in zip(addresses, CLIENTS, strict=True):
+        assert shown in address
+        file, _, function = where.partition("::")
+        source = (ROOT / "tests" / file).read_text(encoding="utf-8")
+        assert re.search(rf"^(async )?def {function}\(", source, re.MULTILINE), where
 
 
 def test_starter_commands_parse() -> None:

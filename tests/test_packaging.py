@@ -130,6 +130,7 @@ def test_make_lists_its_targets() -> None:
     [
         ("test", 'python -m pytest -m "server or slow"'),
         ("test-fast", 'python -m pytest -n auto -m "not server and not slow"'),
+        ("fuzz", "python -m pytest tests/test_fuzz.py"),
         ("lint", "ruff check ."),
         ("types", "mypy"),
         ("bench", "python -m benchmarks.files"),
