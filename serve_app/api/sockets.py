@@ -1,6 +1,7 @@
 """What the live protocols do alike with a WebSocket."""
 
 import asyncio
+import json
 import math
 import time
 from collections.abc import Coroutine
@@ -9,12 +10,30 @@ from typing import Any
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from serve_app.api.backlog import Backlog, Message
+from serve_app.errors import InvalidParameter
 
 NORMAL, GOING_AWAY, POLICY_VIOLATION, TOO_BIG, FAULT, TRY_AGAIN_LATER = 1000, 1001, 1008, 1009, 1011, 1013
 """WebSocket close codes (RFC 6455, section 7.4.1, and the registry that it founded)."""
 
 _MAX_REASON = 123
 """Bytes that a close frame has for its reason (RFC 6455, section 5.5)."""
+
+
+def json_object(text: str, longest: int) -> dict[str, Any]:
+    """A text message that holds a JSON object, of at most ``longest`` characters.
+
+    Raises:
+        InvalidParameter: it holds something else, or is too long.
+    """
+    if len(text) > longest:
+        raise InvalidParameter(f"The text message is longer than {longest} characters.")
+    try:
+        message = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidParameter(f"The text message is not JSON: it begins with {text[:40]!r}.") from error
+    if not isinstance(message, dict):
+        raise InvalidParameter(f"The text message must be a JSON object; it is {text[:40]!r}.")
+    return message
 
 
 class OutOfTime(Exception):

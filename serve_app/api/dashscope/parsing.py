@@ -1,12 +1,12 @@
 """JSON that clients wrote, read with care."""
 
-import json
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from serve_app.api.dashscope.errors import TaskError
+from serve_app.api.sockets import json_object
 from serve_app.errors import InvalidParameter
 
 MAX_TEXT = 1 << 20
@@ -21,15 +21,10 @@ def parse_object(text: str) -> dict[str, Any]:
     Raises:
         TaskError: it is none, or too long.
     """
-    if len(text) > MAX_TEXT:
-        raise TaskError(f"The text message is longer than {MAX_TEXT} characters.")
     try:
-        message = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise TaskError(f"The text message is not JSON: it begins with {text[:40]!r}.") from error
-    if not isinstance(message, dict):
-        raise TaskError(f"The text message must be a JSON object; it is {text[:40]!r}.")
-    return message
+        return json_object(text, MAX_TEXT)
+    except InvalidParameter as error:
+        raise TaskError(error.message) from error
 
 
 def parse(model: type[Model], values: Mapping[str, Any], *, keep_null: bool = False) -> Model:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic_core import PydanticCustomError
 
 from deployments.messages import StreamOptions
+from serve_app.api.sockets import json_object
 from serve_app.errors import InvalidParameter
 from serve_app.pipeline.finishing import ARROW, TextOptions, parse_corrections
 from serve_app.pipeline.hotwords import Hotword, parse_hotwords
@@ -208,16 +209,8 @@ _Model = TypeVar("_Model", bound=BaseModel)
 def _object(text: str) -> dict[str, Any]:
     if not text.strip():
         return {}
-    if len(text) > MAX_TEXT:
-        raise InvalidParameter(f"The text message is longer than {MAX_TEXT} characters.")
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InvalidParameter(f"The text message is not JSON: it begins with {text[:40]!r}.") from error
-    if not isinstance(values, dict):
-        raise InvalidParameter(f"The text message must be a JSON object; it is {text[:40]!r}.")
     # Clients in typed languages send null for what they leave out.
-    return {name: value for name, value in values.items() if value is not None}
+    return {name: value for name, value in json_object(text, MAX_TEXT).items() if value is not None}
 
 
 def _validated(model: type[_Model], values: dict[str, Any]) -> _Model:

@@ -17,8 +17,9 @@ from pydantic_core import PydanticCustomError
 from serve_app.api.aliyun.errors import UnsupportedSampleRate
 from serve_app.api.aliyun.wire import TextParameters, parse
 from serve_app.api.nls.errors import InvalidDirective, InvalidMessage, InvalidNamespace
+from serve_app.api.sockets import json_object
 from serve_app.audio.announced import Format
-from serve_app.errors import UnsupportedFormat
+from serve_app.errors import InvalidParameter, UnsupportedFormat
 from serve_app.pipeline.live.events import LiveOptions
 
 _MAX_TEXT = 1 << 20
@@ -99,15 +100,10 @@ def parse_directive(text: str) -> Directive:
 
 
 def _object(text: str) -> dict[str, Any]:
-    if len(text) > _MAX_TEXT:
-        raise InvalidMessage(f"The text message is longer than {_MAX_TEXT} characters.")
     try:
-        message = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InvalidMessage(f"The text message is not JSON: it begins with {text[:40]!r}.") from error
-    if not isinstance(message, dict):
-        raise InvalidMessage(f"The text message must be a JSON object; it is {text[:40]!r}.")
-    return message
+        return json_object(text, _MAX_TEXT)
+    except InvalidParameter as error:
+        raise InvalidMessage(error.message) from error
 
 
 def _service(namespace: Any, task_id: str | None) -> Service:
