@@ -62,6 +62,7 @@ def create_app(
         jobs=DatabaseJobs(settings, wake),
         readiness=readiness,
     )
+    app.state.services = services
     app.include_router(openai_router(services))
     app.include_router(
         funasr_router(services.access, Recognizers(settings, services.transcriber, services.live))

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from typing import Any
 
+from fastapi import FastAPI
 from ray import serve
 from ray.exceptions import RayError
 from ray.serve._private.common import ReplicaState
@@ -13,7 +14,7 @@ from ray.serve.metrics import Gauge, Histogram
 
 from serve_app.handles import ServeGraph
 from serve_app.http import create_app
-from serve_app.services import READY
+from serve_app.services import READY, Services
 from serve_app.settings import Settings
 
 logger = logging.getLogger("ray.serve")
@@ -50,10 +51,19 @@ class Ingress:
         self._application = serve.get_replica_context().app_name
 
     def __serve_build_asgi_app__(self) -> Any:
+        self._app = self._build()
+        return self._app
+
+    def _build(self) -> FastAPI:
         metrics = _ServeLiveMetrics()
         return create_app(
             self._settings, self._graph, self._deployment_states, metrics, self._wake, behind_proxy=True
         )
+
+    async def end_live_connections(self) -> None:
+        """The server is being stopped: live clients get what is left to tell, and a close."""
+        services: Services = self._app.state.services
+        services.live.end()
 
     async def _wake(self) -> None:
         """Have a worker look for jobs now. Nobody waits for it: workers look by themselves before long."""

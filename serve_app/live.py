@@ -5,6 +5,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Protocol
+from weakref import WeakSet
 
 from deployments.messages import Pcm
 from serve_app.errors import Overloaded
@@ -33,6 +34,14 @@ class LiveMetrics(Protocol):
         ...
 
 
+class Follower(Protocol):
+    """Holds a client's connection."""
+
+    def end(self) -> None:
+        """Tell what there is to tell, and close it."""
+        ...
+
+
 class LiveService:
     """Opens live sessions; refuses more than ``max_live_sessions`` at once."""
 
@@ -41,6 +50,7 @@ class LiveService:
         self._max_sessions = settings.max_live_sessions
         self._metrics = metrics
         self._active = 0
+        self._followers: WeakSet[Follower] = WeakSet()
         self._finisher = Finisher()
         near_field = NearField(threshold=settings.asr_nearfield_rms_threshold)
         self.defaults = LiveOptions(
@@ -49,6 +59,15 @@ class LiveService:
             near_field=near_field if settings.asr_enable_nearfield_filter else None,
         )
         """How a session listens whose client asks for nothing else."""
+
+    def follow(self, follower: Follower) -> None:
+        """Have ``follower`` ended when :meth:`end` is called; it is not kept alive by that."""
+        self._followers.add(follower)
+
+    def end(self) -> None:
+        """The server is being stopped: live connections end now, in the order of their protocols."""
+        for follower in [*self._followers]:
+            follower.end()
 
     @property
     def active(self) -> int:

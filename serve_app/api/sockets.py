@@ -11,6 +11,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from serve_app.api.backlog import Backlog, Message
 from serve_app.errors import InvalidParameter
+from serve_app.live import LiveService
 
 NORMAL, GOING_AWAY, POLICY_VIOLATION, TOO_BIG, FAULT, TRY_AGAIN_LATER = 1000, 1001, 1008, 1009, 1011, 1013
 """WebSocket close codes (RFC 6455, section 7.4.1, and the registry that it founded)."""
@@ -43,9 +44,19 @@ class OutOfTime(Exception):
 class Patience:
     """How long a connection may be silent, and how long it may be there in all. Seconds."""
 
-    def __init__(self, idle: float, lifetime: float | None) -> None:
+    def __init__(self, idle: float, lifetime: float | None, live: LiveService) -> None:
+        """``live`` ends it when the server stops."""
         self._idle = idle
-        self._end = None if lifetime is None else time.monotonic() + lifetime
+        self._end = math.inf if lifetime is None else time.monotonic() + lifetime
+        self._why = "The connection has been there for as long as this server holds one."
+        self._timeout: asyncio.Timeout | None = None
+        live.follow(self)
+
+    def end(self) -> None:
+        """The server stops: nothing more is waited for."""
+        self._end, self._why = time.monotonic(), "The server is being stopped."
+        if self._timeout is not None:
+            self._timeout.reschedule(asyncio.get_running_loop().time())
 
     async def wait_for(self, backlog: Backlog) -> Message:
         """The next of what the client sent.
@@ -54,17 +65,19 @@ class Patience:
             OutOfTime: nothing came in time.
         """
         seconds, reason = self._idle, f"Nothing came for {self._idle:g} seconds."
-        left = math.inf if self._end is None else self._end - time.monotonic()
+        left = self._end - time.monotonic()
         if left < seconds:
-            seconds, reason = left, "The connection has been there for as long as this server holds one."
+            seconds, reason = left, self._why
         if seconds <= 0:
             # What waits already could be had without any time.
             raise OutOfTime(reason)
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(seconds) as self._timeout:
                 return await backlog.get()
         except TimeoutError:
-            raise OutOfTime(reason) from None
+            raise OutOfTime(self._why if time.monotonic() >= self._end else reason) from None
+        finally:
+            self._timeout = None
 
 
 async def serve_socket(

@@ -1,7 +1,7 @@
 """What clients of ``asr-serve serve`` connect to: the edge, or Serve's own proxy where there is none."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ray.serve.schema import ServeDeploySchema
@@ -13,6 +13,9 @@ from serve_app.cli.ports import PortTaken, PortUnusable, check_port, free_port, 
 from serve_app.edge.errors import EdgeError, HaproxyMissing
 from serve_app.edge.settings import Address, EdgeSettings, read_settings
 from serve_app.edge.supervisor import Edge
+
+_GOODBYE_SEC = 10
+"""What live connections have for their last sentence, once they were asked to end."""
 
 _INNER_HOST = "127.0.0.1"
 _SHARED = ("data_dir", "trusted_proxies")
@@ -97,15 +100,20 @@ class Front:
         """What :meth:`drain` waits for at most."""
         return self._edge.settings.grace_sec if self._edge else 0.0
 
-    def drain(self) -> None:
+    def drain(self, end: Callable[[], None]) -> None:
         """Let nobody new in, and wait until all who are in have come to an end.
 
         Serve's own proxy cannot do so: without an edge, all are cut off when it stops.
+
+        Args:
+            end: asks the live connections that are still there after the time of grace to end.
         """
         self._report.muted = True
         if self._edge:
             self._edge.drain()
-            self._edge.wait(self.grace_seconds)
+            if not self._edge.wait(self.grace_seconds):
+                end()
+                self._edge.wait(_GOODBYE_SEC)
 
     def stop(self) -> None:
         """Give the ports back and cut off what is still open."""

@@ -17,7 +17,9 @@ import ray
 import yaml
 from pydantic import ValidationError
 from ray import serve
+from ray.exceptions import RayError
 from ray.serve.context import _get_global_client
+from ray.serve.exceptions import RayServeException
 from ray.serve.schema import ApplicationStatus, DeploymentSchema, LoggingConfig, ServeDeploySchema
 from rich.console import Console
 from rich.markup import escape
@@ -27,7 +29,10 @@ from serve_app.cli.ports import url_of
 from serve_app.cli.signals import Signals
 from serve_app.edge.errors import EdgeError
 
+logger = logging.getLogger(__name__)
+
 _POLL_SEC = 0.5
+_ASK_SEC = 5
 
 _QUIET = LoggingConfig(log_level="WARNING")
 """For Serve's controller and proxies; the service's own replicas log as ``LOG_LEVEL`` says."""
@@ -120,7 +125,7 @@ def run(
         if signals.stopping:
             console.print(f"Stopping. What still runs gets {front.grace_seconds:g} s; Ctrl-C again ends it.")
         try:
-            front.drain()
+            front.drain(lambda: _end_live_connections(config))
         finally:
             try:
                 _shut_down()
@@ -142,6 +147,16 @@ def _stay(load: Callable[[], ServeDeploySchema], front: Front, signals: Signals,
                 console.print("The config was read again and applied.")
         except (ServeError, EdgeError) as error:
             console.print(f"[red]The config was not applied.[/] {escape(str(error))}")
+
+
+def _end_live_connections(config: ServeDeploySchema) -> None:
+    """Have every ingress say goodbye to its live clients. One that cannot be asked is simply stopped."""
+    for application in config.applications:
+        try:
+            handle = serve.get_app_handle(application.name)
+            handle.broadcast("end_live_connections").results(timeout_s=_ASK_SEC)
+        except (RayError, RayServeException, TimeoutError) as error:
+            logger.info("%s was not asked to end its live connections: %r", application.name, error)
 
 
 def _shut_down() -> None:

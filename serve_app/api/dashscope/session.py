@@ -26,7 +26,7 @@ class InferenceConnection:
         self._socket = socket
         self._live = live
         self._backlog = Backlog(settings.max_audio_bytes)
-        self._patience = Patience(settings.live_idle_timeout_sec, settings.live_max_connection_sec)
+        self._patience = Patience(settings.live_idle_timeout_sec, settings.live_max_connection_sec, live)
         self._task_id = ""
         """Of the task that is under way, or was the last one."""
         self._is_done = False

@@ -38,7 +38,9 @@ class FunasrConnection:
         self._socket = socket
         self._by = recognizers
         settings = recognizers.settings
-        self._patience = Patience(settings.live_idle_timeout_sec, settings.live_max_connection_sec)
+        self._patience = Patience(
+            settings.live_idle_timeout_sec, settings.live_max_connection_sec, recognizers.live
+        )
         self._backlog = Backlog(settings.max_audio_bytes)
         self._is_hearing = False
         self._is_expecting = True

@@ -65,7 +65,9 @@ class RealtimeConnection:
         self._conversation = Conversation(config, beta=beta)
         self._options = self._options_of(config, dialects.GA_NAMES)
         self._backlog = Backlog(settings.max_audio_bytes, max_texts=_MAX_TEXTS)
-        self._patience = Patience(settings.live_idle_timeout_sec, settings.live_max_connection_sec)
+        self._patience = Patience(
+            settings.live_idle_timeout_sec, settings.live_max_connection_sec, services.live
+        )
         self._shown = shown(services, settings.live_max_connection_sec)
         self._audio = InputAudio(config.format)
         self._stretch: Stretch | None = None

@@ -37,7 +37,7 @@ class QwenConnection:
         self._socket = socket
         self._live = live
         self._backlog = Intake(settings.max_audio_bytes)
-        self._patience = Patience(settings.live_idle_timeout_sec, settings.live_max_connection_sec)
+        self._patience = Patience(settings.live_idle_timeout_sec, settings.live_max_connection_sec, live)
         self._id = new_id("sess")
         self._model = socket.query_params.get("model") or settings.model_name
         self._config = SessionConfig()
