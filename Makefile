@@ -29,7 +29,7 @@ serve: $(RUN) ## Run the service in the foreground; HOST=, PORT= and CONFIG= cho
 
 test: $(DEV) ## Run all tests
 	$(BIN)/python -m pytest -n auto -m "not server and not slow"
-	$(BIN)/python -m pytest -m "server or slow"
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "server or slow"
 
 test-fast: $(DEV) ## Run the tests that need no running server and are quick
 	$(BIN)/python -m pytest -n auto -m "not server and not slow"

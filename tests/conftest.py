@@ -15,6 +15,13 @@ REACHABLE = {"ALLOW_PRIVATE_URLS": "127.0.0.2"}
 SAMPLES = ROOT / "samples"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of the live server share one: where tests run in several processes, these run in the same."""
+    for item in items:
+        if item.get_closest_marker("server"):
+            item.add_marker(pytest.mark.xdist_group("server"))
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """A recording of ``samples/`` with its transcript: as it was spoken, and with numbers in digits."""
