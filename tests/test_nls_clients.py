@@ -230,11 +230,14 @@ async def test_a_replica_that_is_replaced_ends_its_tasks_well(tmp_path: Path, sa
             config.write_text(yaml.safe_dump(settings))
             server.process.send_signal(signal.SIGHUP)
             for _ in range(600):
-                # The replica that answers now holds no session, so it is the new one.
-                if sessions_of(server) == 0:
+                # The replica that answers now holds no session, so it is the new one. Its process is
+                # looked for again and again: a title that is being written reads as an empty one.
+                both = {process.pid for process in server.replicas("Ingress")} > before
+                if both and sessions_of(server) == 0:
                     break
                 await asyncio.sleep(0.2)
-            assert {process.pid for process in server.replicas("Ingress")} > before
+            else:
+                pytest.fail("no new replica took over")
             new = text_of(await whole_task(url, audio, **ASKED))
             await client.say(audio[64_000:])
             await client.stop()
