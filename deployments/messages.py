@@ -12,6 +12,7 @@ from typing import Any
 from deployments.batching import Priority
 from deployments.engines.base import (
     SAMPLE_RATE,
+    Embeddings,
     Pcm,
     PunctuatedBlock,
     Recognition,
@@ -28,6 +29,8 @@ __all__ = [
     "SAMPLE_RATE",
     "AudioPiece",
     "AudioSlice",
+    "EmbeddingRequest",
+    "Embeddings",
     "LivePunctuationRequest",
     "LiveVadRequest",
     "Pcm",
@@ -94,6 +97,16 @@ class RecognitionRequest:
     """One segment for ``Paraformer.transcribe``, and whether it goes before others or after them."""
 
     audio: AudioSlice
+    priority: Priority = Priority.REQUEST
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingRequest:
+    """Windows of one stretch of speech for ``SpeakerEmbedding.embed``: begin and end of each, in samples from
+    the begin of ``audio``."""
+
+    audio: AudioSlice
+    windows: tuple[tuple[int, int], ...]
     priority: Priority = Priority.REQUEST
 
 

@@ -19,6 +19,8 @@ from ray.serve.handle import DeploymentHandle
 from deployments.messages import (
     AudioPiece,
     AudioSlice,
+    EmbeddingRequest,
+    Embeddings,
     LivePunctuationRequest,
     LiveVadRequest,
     Pcm,
@@ -67,12 +69,17 @@ class ServeGraph:
         vad: DeploymentHandle[Any],
         paraformer: DeploymentHandle[Any],
         punctuation: DeploymentHandle[Any],
+        speakers: DeploymentHandle[Any] | None = None,
         streaming: DeploymentHandle[Any] | None = None,
     ) -> None:
-        """``streaming`` is the handle of ``ParaformerStreaming``; without it there are no streams."""
+        """``streaming`` is the handle of ``ParaformerStreaming``; without it there are no streams.
+
+        ``speakers`` is that of ``SpeakerEmbedding``; without it no speakers are told apart.
+        """
         self._vad = vad
         self._paraformer = paraformer
         self._punctuation = punctuation
+        self._speakers = speakers
         self._streaming = streaming
         self._live_vad = Coalescer(
             self._detect_all, max_items=_VAD_ITEMS, max_calls=_VAD_CALLS, spacing=_VAD_SPACING
@@ -95,6 +102,14 @@ class ServeGraph:
         result: Recognition = await self._call(
             "Paraformer", lambda: self._paraformer.transcribe.remote(request)
         )
+        return result
+
+    async def embed(
+        self, audio: AudioSlice, windows: Sequence[tuple[int, int]], *, priority: Priority = Priority.REQUEST
+    ) -> Embeddings:
+        assert self._speakers is not None, "this graph was made without a speaker model"
+        speakers, request = self._speakers, EmbeddingRequest(audio, tuple(windows), priority)
+        result: Embeddings = await self._call("SpeakerEmbedding", lambda: speakers.embed.remote(request))
         return result
 
     async def punctuate(self, words: Sequence[str]) -> list[str]:

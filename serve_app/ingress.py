@@ -45,7 +45,7 @@ class Ingress:
         jobs: DeploymentHandle[Any],
     ) -> None:
         self._settings = settings
-        self._graph = ServeGraph(vad, paraformer, punctuation, streaming)
+        self._graph = ServeGraph(vad, paraformer, punctuation, streaming=streaming)
         self._jobs = jobs
         self._wakes: set[asyncio.Task[None]] = set()
         self._application = serve.get_replica_context().app_name

@@ -122,6 +122,20 @@ class Settings(BaseSettings):
     punctuation_realtime_model: str = "models/starter/ct-punc-realtime"
     """The punctuation model for live text (streaming CT-Transformer): a directory or a ModelScope id."""
 
+    speaker_model: str = "models/starter/campplus"
+    """The speaker model (CAM++ or ERes2NetV2): a directory or a ModelScope id; ``none``: no speakers are told
+    apart."""
+
+    enable_speaker_diarization: bool = True
+    """Whether speakers are told apart where a request does not say and its answer has a place for them."""
+
+    speaker_labels: Literal["auto", "zh", "en"] = "auto"
+    """What speakers without a name are called: ``zh`` 说话人1, ``en`` Speaker 1, ``auto`` by the language."""
+
+    speaker_similarity: float | None = Field(None, gt=0, lt=1)
+    """Cosine similarity above which two voices count as the same person's. Not set: the speaker model's own
+    (``same_speaker_threshold`` in its ``config.yaml``), or 0.5."""
+
     modelscope_path: Path = Path("~/.cache/modelscope/hub/models")
     """Root of ModelScope's cache, where models given by id are looked up."""
 

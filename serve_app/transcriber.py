@@ -13,6 +13,7 @@ from serve_app.pipeline.finishing import Finisher, TextOptions
 from serve_app.pipeline.graph import Graph
 from serve_app.pipeline.hotwords import Hotword
 from serve_app.pipeline.segments import SegmentLimits
+from serve_app.pipeline.speakers.types import SpeakerOptions
 from serve_app.pipeline.types import Sentence, Transcript
 from serve_app.settings import Settings
 
@@ -38,6 +39,7 @@ class TranscriptionOptions:
         hotwords: words to listen for, for models that can.
         end_silence_ms: silence after which speech counts as ended, in milliseconds; ``None``: the setting.
         speech_noise_threshold: see :class:`deployments.messages.VadOptions`.
+        speakers: tell speakers apart, and how; ``None``: nobody asks who speaks.
         priority: before or after what else is waiting.
     """
 
@@ -48,6 +50,7 @@ class TranscriptionOptions:
     hotwords: tuple[Hotword, ...] = ()
     end_silence_ms: int | None = None
     speech_noise_threshold: float | None = None
+    speakers: SpeakerOptions | None = None
     priority: Priority = Priority.REQUEST
 
 

@@ -19,6 +19,7 @@ _MODULES = {
     "fsmn-vad": "starter.vad",
     "ct-punc": "starter.punctuation",
     "ct-punc-realtime": "starter.punctuation_realtime",
+    "campplus": "starter.campplus",
 }
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -75,18 +76,29 @@ def count_units(pinyin_input: str) -> int:
     return len(_UNIT.findall(pinyin_input))
 
 
-class Synthesizer:
-    """espeak-ng's Mandarin voice. Raises SynthesisError if libespeak-ng.so.1 or its data cannot be loaded."""
+def load_library() -> ctypes.CDLL:
+    """libespeak-ng. Raises SynthesisError where it is not installed."""
+    try:
+        return ctypes.CDLL(_LIBRARY)
+    except OSError as error:
+        raise SynthesisError(
+            f"{_LIBRARY} was not found (Debian and Ubuntu: apt install espeak-ng)"
+        ) from error
 
-    def __init__(self) -> None:
-        try:
-            self._library = ctypes.CDLL(_LIBRARY)
-        except OSError as error:
-            raise SynthesisError(
-                f"{_LIBRARY} was not found (Debian and Ubuntu: apt install espeak-ng)"
-            ) from error
+
+class Synthesizer:
+    """espeak-ng's Mandarin voice. Raises SynthesisError if libespeak-ng.so.1 or its data cannot be loaded.
+
+    data_dir: a copy of espeak-ng's data with other variants in it (see `espeak_variants`); None is its own.
+    """
+
+    def __init__(self, data_dir: Path | None = None) -> None:
+        self._library = load_library()
         self._rate: int = self._library.espeak_Initialize(
-            _AUDIO_OUTPUT_SYNCHRONOUS, 0, None, _INITIALIZE_PHONEME_EVENTS
+            _AUDIO_OUTPUT_SYNCHRONOUS,
+            0,
+            None if data_dir is None else str(data_dir).encode(),
+            _INITIALIZE_PHONEME_EVENTS,
         )
         if self._rate <= 0:
             raise SynthesisError("espeak-ng's data directory could not be loaded")

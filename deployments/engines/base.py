@@ -106,6 +106,22 @@ class VadEngine(Protocol):
     def detect(self, blocks: Sequence[VadBlock]) -> list[VadResult]: ...
 
 
+Embeddings = npt.NDArray[np.float32]
+"""Voices as vectors, shape ``(windows, dimensions)``. Rows have length 1, so that the cosine of two of them,
+their similarity, is their scalar product."""
+
+
+class SpeakerEngine(Protocol):
+    """Turns stretches of speech into voices."""
+
+    def embed(self, windows: Sequence[Pcm]) -> Embeddings:
+        """One row for each window, which may be of different lengths (some 0.3 to 10 s are useful).
+
+        The row of a window must not depend on what else is in the call, beyond rounding.
+        """
+        ...
+
+
 class AsrEngine(Protocol):
     """Recognizes whole segments, all of a call in one batch.
 

@@ -101,7 +101,7 @@ class Finisher:
         parts = [words] if options.longest_sentence is None else split(words, options.longest_sentence)
         if not options.punctuation:
             parts = [tuple(replace(word, mark="") for word in part) for part in parts]
-        return [Sentence(part) for part in parts if part]
+        return [replace(sentence, words=part) for part in parts if part]
 
 
 def _corrected(

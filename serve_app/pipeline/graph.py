@@ -10,6 +10,7 @@ from typing import Protocol
 from deployments.messages import (
     AudioPiece,
     AudioSlice,
+    Embeddings,
     Pcm,
     Priority,
     PunctuatedBlock,
@@ -43,6 +44,12 @@ class Graph(Protocol):
 
         Word times are milliseconds from its begin.
         """
+        ...
+
+    async def embed(
+        self, audio: AudioSlice, windows: Sequence[tuple[int, int]], *, priority: Priority = Priority.REQUEST
+    ) -> Embeddings:
+        """The voice in each window of a stretch of audio: begin and end in samples from its begin."""
         ...
 
     async def punctuate(self, words: Sequence[str]) -> list[str]:

@@ -22,10 +22,41 @@ class TimedWord:
 
 
 @dataclass(frozen=True, slots=True)
+class Speaker:
+    """Who said something.
+
+    Attributes:
+        number: from 1, in the order in which the speakers of a recording begin to speak.
+        label: what a reader sees: the name, or such as ``说话人1`` or ``Speaker 1``.
+        name: of whose voice it is, if that is known.
+        confidence: how certain it is that this speaker said it, from 0 to 1; low where voices overlap.
+    """
+
+    number: int
+    label: str
+    name: str | None = None
+    confidence: float = 1.0
+
+    @property
+    def letter(self) -> str:
+        """``A`` for the first speaker, then ``B``; ``AA`` after ``Z``."""
+        letters, rest = "", self.number
+        while rest > 0:
+            rest, digit = divmod(rest - 1, 26)
+            letters = chr(ord("A") + digit) + letters
+        return letters
+
+
+@dataclass(frozen=True, slots=True)
 class Sentence:
-    """Words up to and including one that carries a sentence-final mark."""
+    """Words up to and including one that carries a sentence-final mark.
+
+    Where speakers are told apart, all words are one speaker's, so a sentence may also end without a mark.
+    ``speaker`` is ``None`` where they are not.
+    """
 
     words: tuple[TimedWord, ...]
+    speaker: Speaker | None = None
 
     @property
     def text(self) -> str:

@@ -11,7 +11,8 @@ from typing import Literal
 from deployments.messages import StreamOptions
 from serve_app.errors import InvalidParameter
 from serve_app.pipeline.finishing import TextOptions
-from serve_app.pipeline.types import TimedWord
+from serve_app.pipeline.speakers.types import SpeakerOptions
+from serve_app.pipeline.types import Speaker, TimedWord
 
 _LONGEST_SEARCH_MS = 10_000
 
@@ -75,6 +76,20 @@ class SentenceFinal:
     spoken: tuple[TimedWord, ...] = ()
     """The words as they were recognized, before numbers were written in digits and the like."""
 
+    speaker: Speaker | None = None
+    """Who spoke, where the session tells speakers apart and there was enough to hear of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpeakersMerged:
+    """Two speakers of the session turned out to be one: what ``gone`` said was said by ``kept``.
+
+    The number of ``gone`` is not given again.
+    """
+
+    kept: Speaker
+    gone: Speaker
+
 
 @dataclass(frozen=True, slots=True)
 class Finished:
@@ -83,7 +98,7 @@ class Finished:
     duration: float
 
 
-LiveEvent = SpeechStarted | Partial | SpeechEnded | SentenceFinal | Quiet | Finished
+LiveEvent = SpeechStarted | Partial | SpeechEnded | SentenceFinal | SpeakersMerged | Quiet | Finished
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +136,9 @@ class LiveOptions:
 
     near_field: "NearField | None" = field(default=None)
     """Passes over those who are too quiet to be at the microphone; ``None``: everybody counts."""
+
+    speakers: SpeakerOptions | None = None
+    """Tell speakers apart, and how; ``None``: nobody asks who speaks."""
 
     padding_ms: int = 0
     """Audio that a sentence has before what detection takes for its begin, as far as no other sentence has

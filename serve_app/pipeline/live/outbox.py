@@ -3,7 +3,13 @@
 from collections import deque
 
 from serve_app.pipeline.live.buffer import Bell
-from serve_app.pipeline.live.events import Finished, LiveEvent, Partial, SentenceFinal
+from serve_app.pipeline.live.events import (
+    Finished,
+    LiveEvent,
+    Partial,
+    SentenceFinal,
+    SpeakersMerged,
+)
 
 
 class Outbox:
@@ -22,7 +28,7 @@ class Outbox:
         self.unread_finals = 0
 
     def put(self, event: LiveEvent) -> None:
-        if isinstance(event, Finished) or event.index == self._current:
+        if isinstance(event, Finished | SpeakersMerged) or event.index == self._current:
             _append(self._ready, event)
         elif event.index > self._current:
             _append(self._held.setdefault(event.index, deque()), event)

@@ -1,0 +1,1 @@
+"""Who spoke when: voices of a recording, or of a live session, told apart. Pure: no sockets, no Ray."""
