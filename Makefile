@@ -77,7 +77,7 @@ endif
 
 $(RUN): pyproject.toml constraints.txt .venv/.installed-torch
 	@echo "Installing the service (once; several minutes on a fresh machine) ..."
-	$(PIP) -c constraints.txt -e .
+	$(PIP) -c constraints.txt -e '.[plot]'
 	@touch $@
 
 $(DEV): $(RUN)

@@ -1,7 +1,8 @@
 """Writes full-size checkpoints with random weights, for measuring speed: ``python -m benchmarks.full_size``.
 
 The shapes are those of the published models (iic/speech_paraformer-large_asr_nat-zh-cn-16k-common-vocab8404,
-the same with -online, iic/punc_ct-transformer_zh-cn-common-vocab272727 and its vad_realtime variant; the
+the same with -online, iic/punc_ct-transformer_zh-cn-common-vocab272727 and its vad_realtime variant,
+iic/speech_campplus_sv_zh-cn_16k-common; the
 starter fsmn-vad has its original's shape already and is copied, because random weights find no speech). They
 transcribe nothing; speed depends on shapes.
 Biases are set so that as much happens as with learnt weights: about four tokens a second, a mark every
@@ -140,7 +141,21 @@ PUNCTUATION_REALTIME: dict[str, Any] = {
     "encoder": "SANMVadEncoder",
 }
 
-NAMES = ("paraformer", "paraformer-streaming", "ct-punc", "ct-punc-realtime", "fsmn-vad")
+CAMPPLUS: dict[str, Any] = {
+    "model": "CAMPPlus",
+    "model_conf": {
+        "feat_dim": 80,
+        "embedding_size": 192,
+        "growth_rate": 32,
+        "bn_size": 4,
+        "init_channels": 128,
+        "config_str": "batchnorm-relu",
+        "memory_efficient": True,
+        "output_level": "segment",
+    },
+}
+
+NAMES = ("paraformer", "paraformer-streaming", "ct-punc", "ct-punc-realtime", "campplus", "fsmn-vad")
 """Directories that :func:`write_all` writes."""
 
 
@@ -170,6 +185,10 @@ def _bias_paraformer(state: dict[str, torch.Tensor], tokens: list[str]) -> None:
 
 def _bias_punctuation(state: dict[str, torch.Tensor], tokens: list[str]) -> None:
     state["decoder.bias"].copy_(torch.tensor([-100.0, 1.0, 0.0, 0.0, 0.0, 0.0]))
+
+
+def _leave(state: dict[str, torch.Tensor], tokens: list[str]) -> None:
+    """Nothing depends on what a speaker model says."""
 
 
 def _write_cmvn(path: Path, size: int, generator: np.random.Generator) -> None:
@@ -234,6 +253,7 @@ def write_all(out: Path, starter_vad: Path = _STARTER_VAD) -> dict[str, int]:
         "ct-punc-realtime": write_checkpoint(
             out / "ct-punc-realtime", PUNCTUATION_REALTIME, words, _bias_punctuation
         ),
+        "campplus": write_checkpoint(out / "campplus", CAMPPLUS, [], _leave),
     }
     shutil.copytree(starter_vad, out / "fsmn-vad", dirs_exist_ok=True)
     weights = torch.load(out / "fsmn-vad" / "model.pt", weights_only=True)

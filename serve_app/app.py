@@ -8,10 +8,12 @@ from deployments.model_store import find_model
 from deployments.paraformer import Paraformer
 from deployments.paraformer_streaming import ParaformerStreaming
 from deployments.punctuation import Punctuation
+from deployments.speaker_embedding import SpeakerEmbedding
 from deployments.vad import Vad
 from serve_app.ingress import Ingress
 from serve_app.jobs.deployment import Jobs
 from serve_app.settings import Settings
+from serve_app.speaker_tuning import has_speaker_model, speaker_tuning
 
 
 def build(args: dict[str, Any]) -> Application:
@@ -50,5 +52,9 @@ def build(args: dict[str, Any]) -> Application:
         model(settings.punctuation_realtime_model),
         settings.device,
     )
-    jobs = node(Jobs, settings, vad, paraformer, punctuation)
-    return node(Ingress, settings, vad, paraformer, punctuation, streaming, jobs)
+    speakers = None
+    if has_speaker_model(settings):
+        speakers = node(SpeakerEmbedding, model(settings.speaker_model), settings.device, settings.precision)
+    tuning = speaker_tuning(settings)
+    jobs = node(Jobs, settings, vad, paraformer, punctuation, speakers, tuning)
+    return node(Ingress, settings, vad, paraformer, punctuation, streaming, jobs, speakers, tuning)

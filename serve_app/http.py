@@ -20,12 +20,15 @@ from serve_app.api.openai.errors import add_error_handlers
 from serve_app.api.openai.router import openai_router
 from serve_app.api.realtime.router import realtime_router
 from serve_app.api.root import root_router
+from serve_app.api.speakers.router import speakers_router
 from serve_app.fetching import Fetcher
 from serve_app.jobs.service import DatabaseJobs, Wake, wake_nobody
 from serve_app.live import LiveMetrics
 from serve_app.pipeline.graph import LiveGraph
+from serve_app.pipeline.speakers.types import SpeakerTuning
 from serve_app.services import READY, Readiness, Services
 from serve_app.settings import Settings
+from serve_app.speakers.service import SpeakerService
 from serve_app.transcript_log import live_service_of, transcriber_of
 from serve_app.web.router import page_router
 
@@ -36,12 +39,14 @@ def create_app(
     readiness: Readiness,
     metrics: LiveMetrics | None = None,
     wake: Wake = wake_nobody,
+    tuning: SpeakerTuning | None = None,
     *,
     behind_proxy: bool = False,
 ) -> FastAPI:
     """Build the HTTP side. Knows nothing of Ray: tests give it a graph of their own.
 
-    ``wake`` tells a worker of jobs that there is something to do. ``behind_proxy``: something in front, as
+    ``wake`` tells a worker of jobs that there is something to do. ``tuning`` is what the speaker model asks
+    for. ``behind_proxy``: something in front, as
     Serve's proxy, numbers requests and puts the number on each answer.
     """
     app = FastAPI(
@@ -56,18 +61,22 @@ def create_app(
     services = Services(
         settings=settings,
         access=Access(settings),
-        transcriber=transcriber_of(graph, settings),
-        live=live_service_of(graph, settings, metrics),
+        transcriber=transcriber_of(graph, settings, tuning),
+        live=live_service_of(graph, settings, metrics, tuning),
         fetcher=Fetcher(settings),
         jobs=DatabaseJobs(settings, wake),
+        speakers=SpeakerService(settings, graph, tuning),
         readiness=readiness,
     )
     app.state.services = services
     app.include_router(openai_router(services))
     app.include_router(
-        funasr_router(services.access, Recognizers(settings, services.transcriber, services.live))
+        funasr_router(
+            services.access, Recognizers(settings, services.transcriber, services.live, services.speakers)
+        )
     )
     app.include_router(jobs_router(services))
+    app.include_router(speakers_router(services))
     app.include_router(aliyun_router(services))
     app.include_router(nls_router(services))
     app.include_router(realtime_router(services))

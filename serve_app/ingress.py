@@ -14,6 +14,7 @@ from ray.serve.metrics import Gauge, Histogram
 
 from serve_app.handles import ServeGraph
 from serve_app.http import create_app
+from serve_app.pipeline.speakers.types import SpeakerTuning
 from serve_app.services import READY, Services
 from serve_app.settings import Settings
 
@@ -43,9 +44,12 @@ class Ingress:
         punctuation: DeploymentHandle[Any],
         streaming: DeploymentHandle[Any],
         jobs: DeploymentHandle[Any],
+        speakers: DeploymentHandle[Any] | None,
+        tuning: SpeakerTuning,
     ) -> None:
         self._settings = settings
-        self._graph = ServeGraph(vad, paraformer, punctuation, streaming=streaming)
+        self._tuning = tuning
+        self._graph = ServeGraph(vad, paraformer, punctuation, speakers, streaming)
         self._jobs = jobs
         self._wakes: set[asyncio.Task[None]] = set()
         self._application = serve.get_replica_context().app_name
@@ -57,7 +61,13 @@ class Ingress:
     def _build(self) -> FastAPI:
         metrics = _ServeLiveMetrics()
         return create_app(
-            self._settings, self._graph, self._deployment_states, metrics, self._wake, behind_proxy=True
+            self._settings,
+            self._graph,
+            self._deployment_states,
+            metrics,
+            self._wake,
+            self._tuning,
+            behind_proxy=True,
         )
 
     async def end_live_connections(self) -> None:

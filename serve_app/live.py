@@ -13,6 +13,8 @@ from serve_app.pipeline.finishing import Finisher
 from serve_app.pipeline.graph import LiveGraph
 from serve_app.pipeline.live.events import Finished, LiveEvent, LiveOptions, NearField, Partial
 from serve_app.pipeline.live.session import LiveSession
+from serve_app.pipeline.speakers.live import LiveSpeakers
+from serve_app.pipeline.speakers.types import SpeakerOptions, SpeakerTuning
 from serve_app.settings import Settings
 
 _RETRY_AFTER_SECONDS = 5
@@ -45,8 +47,16 @@ class Follower(Protocol):
 class LiveService:
     """Opens live sessions; refuses more than ``max_live_sessions`` at once."""
 
-    def __init__(self, graph: LiveGraph, settings: Settings, metrics: LiveMetrics | None = None) -> None:
+    def __init__(
+        self,
+        graph: LiveGraph,
+        settings: Settings,
+        metrics: LiveMetrics | None = None,
+        tuning: SpeakerTuning | None = None,
+    ) -> None:
+        """``tuning`` is what the speaker model says of voices; ``None``: what is right for most."""
         self._graph = graph
+        self._tuning = tuning or SpeakerTuning()
         self._max_sessions = settings.max_live_sessions
         self._metrics = metrics
         self._active = 0
@@ -89,7 +99,8 @@ class LiveService:
     def admit(self) -> Iterator[Callable[[LiveOptions], LiveSession]]:
         """Hold a place for a client that has sessions one after another; gives what begins one.
 
-        Each session has to be closed before the next one begins, and before the context is left.
+        Each session has to be closed before the next one begins, and before the context is left. For as
+        long as they are told apart in the same way, speakers keep their numbers from one to the next.
 
         Raises:
             Overloaded: there are as many sessions as there may be.
@@ -100,21 +111,37 @@ class LiveService:
                 _RETRY_AFTER_SECONDS,
             )
         self._count(1)
+        speakers = _Speakers(self._tuning)
         try:
-            yield self._session
+            yield lambda options: self._session(options, speakers.told_apart(options.speakers))
         finally:
             self._count(-1)
 
-    def _session(self, options: LiveOptions) -> LiveSession:
+    def _session(self, options: LiveOptions, speakers: LiveSpeakers | None) -> LiveSession:
         session_id = uuid.uuid4().hex
         if self._metrics is None:
-            return LiveSession(self._graph, options, session_id, self._finisher)
-        return _MeasuredSession(self._graph, options, session_id, self._finisher, self._metrics)
+            return LiveSession(self._graph, options, session_id, self._finisher, speakers)
+        return _MeasuredSession(self._graph, options, session_id, self._finisher, speakers, self._metrics)
 
     def _count(self, change: int) -> None:
         self._active += change
         if self._metrics is not None:
             self._metrics.sessions(self._active)
+
+
+class _Speakers:
+    """Those of a client's sessions."""
+
+    def __init__(self, tuning: SpeakerTuning) -> None:
+        self._tuning = tuning
+        self._options: SpeakerOptions | None = None
+        self._speakers: LiveSpeakers | None = None
+
+    def told_apart(self, options: SpeakerOptions | None) -> LiveSpeakers | None:
+        if options != self._options:
+            self._options = options
+            self._speakers = None if options is None else LiveSpeakers(options, self._tuning)
+        return self._speakers
 
 
 class _MeasuredSession(LiveSession):
@@ -126,9 +153,10 @@ class _MeasuredSession(LiveSession):
         options: LiveOptions,
         session_id: str,
         finisher: Finisher,
+        speakers: LiveSpeakers | None,
         metrics: LiveMetrics,
     ) -> None:
-        super().__init__(graph, options, session_id, finisher)
+        super().__init__(graph, options, session_id, finisher, speakers)
         self._metrics = metrics
         self._first_audio: float | None = None
         self._last_audio: float | None = None

@@ -8,6 +8,7 @@ from serve_app.fetching import Fetcher
 from serve_app.jobs.types import Jobs
 from serve_app.live import LiveService
 from serve_app.settings import Settings
+from serve_app.speakers.service import SpeakerService
 from serve_app.transcriber import Transcriber
 
 Readiness = Callable[[], Awaitable[dict[str, str]]]
@@ -26,4 +27,5 @@ class Services:
     live: LiveService
     fetcher: Fetcher
     jobs: Jobs
+    speakers: SpeakerService
     readiness: Readiness

@@ -102,7 +102,8 @@ class Settings(BaseSettings):
     """Where models run: ``auto`` (CUDA where a replica was given a GPU, else CPU), ``cpu`` or ``cuda``."""
 
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of Paraformer. ``auto``: bf16 on a GPU or on a CPU with AVX-512 BF16 or AMX, else fp32."""
+    """Arithmetic of Paraformer and of the speaker model. ``auto``: bf16 on a GPU or on a CPU with AVX-512
+    BF16 or AMX, else fp32."""
 
     vad_model: str = "models/starter/fsmn-vad"
     """The voice-activity model (FSMN-VAD): a directory, or a ModelScope id that was downloaded before."""
@@ -135,6 +136,12 @@ class Settings(BaseSettings):
     speaker_similarity: float | None = Field(None, gt=0, lt=1)
     """Cosine similarity above which two voices count as the same person's. Not set: the speaker model's own
     (``same_speaker_threshold`` in its ``config.yaml``), or 0.5."""
+
+    max_speakers_per_key: int = Field(1000, ge=0)
+    """Voices that one client may enroll under names."""
+
+    expose_voiceprints: bool = False
+    """Whether a client may fetch its enrolled voices as vectors. Without it, they never leave the server."""
 
     modelscope_path: Path = Path("~/.cache/modelscope/hub/models")
     """Root of ModelScope's cache, where models given by id are looked up."""

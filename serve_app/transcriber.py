@@ -1,21 +1,30 @@
 """One uploaded recording: admission, decoding, the file pipeline. What every HTTP protocol calls."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager
+from dataclasses import replace
 from typing import BinaryIO
 
-from deployments.messages import SAMPLE_RATE, Pcm, Priority, VadOptions
-from serve_app.audio.decode import DecodeLimits, RawPcm, decode_blocks
+from deployments.messages import SAMPLE_RATE, Priority, VadOptions
+from serve_app.audio.decode import DecodeLimits, decode_blocks
 from serve_app.errors import InvalidParameter, Overloaded
 from serve_app.pipeline.file import Checkpoints, FileJob, FileOptions, in_thread
-from serve_app.pipeline.finishing import Finisher, TextOptions
+from serve_app.pipeline.finishing import Finisher
 from serve_app.pipeline.graph import Graph
-from serve_app.pipeline.hotwords import Hotword
 from serve_app.pipeline.segments import SegmentLimits
-from serve_app.pipeline.speakers.types import SpeakerOptions
-from serve_app.pipeline.types import Sentence, Transcript
+from serve_app.pipeline.speakers.channels import join_channels
+from serve_app.pipeline.speakers.types import SpeakerOptions, SpeakerTuning
+from serve_app.pipeline.types import Transcript
 from serve_app.settings import Settings
+from serve_app.speaker_tuning import has_speaker_model
+from serve_app.transcription import (
+    ChannelsTranscription,
+    FileTranscription,
+    Transcription,
+    TranscriptionOptions,
+)
+
+__all__ = ["Transcriber", "Transcription", "TranscriptionOptions"]
 
 BLOCK_SECONDS = 30
 """Audio that is decoded, stored and searched for speech at a time."""
@@ -28,84 +37,13 @@ _RETRY_AFTER_SECONDS = 2
 _END_SILENCE_MS = (100, 6000)
 
 
-@dataclass(frozen=True, slots=True)
-class TranscriptionOptions:
-    """What a client may ask of the transcription of one recording, in whatever protocol.
-
-    Attributes:
-        language: ISO 639-1 code or English name; ``None``, ``""`` and ``auto``: told by what is said.
-        raw: how to read it if it is PCM without a header.
-        channel: the channel to take (from 0); ``None``: the mean of all.
-        hotwords: words to listen for, for models that can.
-        end_silence_ms: silence after which speech counts as ended, in milliseconds; ``None``: the setting.
-        speech_noise_threshold: see :class:`deployments.messages.VadOptions`.
-        speakers: tell speakers apart, and how; ``None``: nobody asks who speaks.
-        priority: before or after what else is waiting.
-    """
-
-    language: str | None = None
-    raw: RawPcm | None = None
-    channel: int | None = None
-    text: TextOptions = field(default_factory=TextOptions)
-    hotwords: tuple[Hotword, ...] = ()
-    end_silence_ms: int | None = None
-    speech_noise_threshold: float | None = None
-    speakers: SpeakerOptions | None = None
-    priority: Priority = Priority.REQUEST
-
-
-class Transcription:
-    """One recording while it is transcribed. Used once."""
-
-    def __init__(
-        self, job: FileJob, blocks: AsyncIterator[Pcm], finisher: Finisher, options: TranscriptionOptions
-    ) -> None:
-        """``options`` with a language that is a code, or ``None``."""
-        self._job = job
-        self._blocks = blocks
-        self._finisher = finisher
-        self._options = options
-        self._sentences: list[Sentence] = []
-
-    @property
-    def seconds_decoded(self) -> float:
-        return self._job.seconds_decoded
-
-    @property
-    def seconds_done(self) -> float:
-        """How much of the recording, from its begin, the sentences so far cover."""
-        return self._job.seconds_done
-
-    @property
-    def so_far(self) -> Transcript:
-        """All sentences that came out yet, of what is decoded; at the end, the whole."""
-        return Transcript.of(self.seconds_decoded, self._sentences, self._options.language)
-
-    async def sentences(self) -> AsyncGenerator[Sentence, None]:
-        """Yield the sentences in order, as they are finished.
-
-        Raises:
-            AsrError: see :mod:`serve_app.errors`. Leaving early cancels what is under way.
-        """
-        async with aclosing(self._job.sentences(self._blocks)) as recognized:
-            async for sentence in recognized:
-                await self._finisher.prepare(self._options.text)
-                for finished in self._finisher.finish(sentence, self._options.text):
-                    self._sentences.append(finished)
-                    yield finished
-
-    async def transcript(self) -> Transcript:
-        """Run to the end. Raises what :meth:`sentences` raises."""
-        async for _ in self.sentences():
-            pass
-        return self.so_far
-
-
 class Transcriber:
     """Turns files into transcripts; refuses more than ``max_concurrent_files`` at once."""
 
-    def __init__(self, graph: Graph, settings: Settings) -> None:
+    def __init__(self, graph: Graph, settings: Settings, tuning: SpeakerTuning | None = None) -> None:
+        """``tuning`` is what the speaker model says of voices; ``None``: what is right for most."""
         self._graph = graph
+        self._knows_voices = has_speaker_model(settings)
         self._max_files = settings.max_concurrent_files
         self._active = 0
         self._finisher = Finisher()
@@ -120,6 +58,7 @@ class Transcriber:
             ),
             vad=VadOptions(max_end_silence_ms=settings.vad_end_silence_ms, max_span_ms=_NO_LIMIT_MS),
             in_flight=settings.segments_in_flight,
+            tuning=tuning or SpeakerTuning(labels=settings.speaker_labels),
         )
 
     @contextmanager
@@ -152,7 +91,22 @@ class Transcriber:
                 f"The silence that ends speech must be {shortest} to {longest} ms, not {silence}.",
                 "end_silence_ms",
             )
+        if options.speakers is not None:
+            self._check_speakers(options.speakers, options.channel)
         return replace(options, language=_language_code(options.language))
+
+    def _check_speakers(self, speakers: SpeakerOptions, channel: int | None) -> None:
+        if speakers.by_channel:
+            if channel is not None:
+                raise InvalidParameter(
+                    "Either one channel is taken, or each is taken as a speaker; not both.", "channel"
+                )
+        elif not self._knows_voices:
+            raise InvalidParameter(
+                "This server has no speaker model, so it cannot tell speakers apart; send the request "
+                "without asking for them.",
+                "enable_speaker_diarization",
+            )
 
     @asynccontextmanager
     async def open(
@@ -166,13 +120,39 @@ class Transcriber:
 
         Args:
             source: seekable file in any format that is decoded here; read on a thread.
-            checkpoints: what is known of it from an earlier run.
+            checkpoints: what is known of it from an earlier run; not used where channels are speakers, since
+                theirs are of one channel.
             in_flight: segments that may wait for recognition at once, in place of the setting.
 
         Raises:
             InvalidParameter: the options cannot be served.
         """
         options = self.check(options or TranscriptionOptions())
+        if options.speakers is not None and options.speakers.by_channel:
+
+            def open_channel(of_channel: TranscriptionOptions) -> AbstractAsyncContextManager[Transcription]:
+                return self._open(source, of_channel, None, in_flight)
+
+            yield ChannelsTranscription(source, open_channel, self._options.tuning, options)
+            return
+        async with self._open(source, options, checkpoints, in_flight) as transcription:
+            yield transcription
+
+    def join_channels(self, channels: Sequence[Transcript], language: str | None = None) -> Transcript:
+        """One transcript of several of the same recording, each channel of which is one speaker.
+
+        ``language`` (ISO 639-1) is what the client knows.
+        """
+        return join_channels(channels, self._options.tuning, language)
+
+    @asynccontextmanager
+    async def _open(
+        self,
+        source: BinaryIO,
+        options: TranscriptionOptions,
+        checkpoints: Checkpoints | None,
+        in_flight: int | None,
+    ) -> AsyncIterator[Transcription]:
         background = options.priority is Priority.BACKGROUND
         blocks = decode_blocks(
             source,
@@ -191,10 +171,11 @@ class Transcriber:
             ),
             in_flight=in_flight or self._options.in_flight,
             priority=options.priority,
+            speakers=options.speakers,
         )
         async with aclosing(in_thread(blocks)) as decoded:
             job = FileJob(self._graph, file_options, checkpoints)
-            yield Transcription(job, decoded, self._finisher, options)
+            yield FileTranscription(job, decoded, self._finisher, options)
 
     async def transcribe(self, source: BinaryIO, options: TranscriptionOptions | None = None) -> Transcript:
         """Transcribe a file to its end; arguments and errors as those of :meth:`open`.

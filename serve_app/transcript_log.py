@@ -14,20 +14,28 @@ from serve_app.pipeline.file import Checkpoints
 from serve_app.pipeline.graph import Graph, LiveGraph
 from serve_app.pipeline.live.events import LiveEvent, LiveOptions, SentenceFinal
 from serve_app.pipeline.live.session import LiveSession
+from serve_app.pipeline.speakers.live import LiveSpeakers
+from serve_app.pipeline.speakers.types import SpeakerTuning
 from serve_app.settings import Settings
 from serve_app.transcriber import Transcriber, Transcription, TranscriptionOptions
 
 logger = logging.getLogger("ray.serve")
 
 
-def transcriber_of(graph: Graph, settings: Settings) -> Transcriber:
+def transcriber_of(graph: Graph, settings: Settings, tuning: SpeakerTuning | None = None) -> Transcriber:
     """A transcriber that logs its results if the settings say so."""
-    return (LoggedTranscriber if settings.log_transcripts else Transcriber)(graph, settings)
+    return (LoggedTranscriber if settings.log_transcripts else Transcriber)(graph, settings, tuning)
 
 
-def live_service_of(graph: LiveGraph, settings: Settings, metrics: LiveMetrics | None = None) -> LiveService:
+def live_service_of(
+    graph: LiveGraph,
+    settings: Settings,
+    metrics: LiveMetrics | None = None,
+    tuning: SpeakerTuning | None = None,
+) -> LiveService:
     """A live service that logs its results if the settings say so."""
-    return (LoggedLiveService if settings.log_transcripts else LiveService)(graph, settings, metrics)
+    kind = LoggedLiveService if settings.log_transcripts else LiveService
+    return kind(graph, settings, metrics, tuning)
 
 
 def _log(begin: float, end: float, text: str) -> None:
@@ -55,8 +63,8 @@ class LoggedTranscriber(Transcriber):
 class LoggedLiveService(LiveService):
     """Logs each sentence of its sessions."""
 
-    def _session(self, options: LiveOptions) -> LiveSession:
-        return _LoggedSession(super()._session(options))
+    def _session(self, options: LiveOptions, speakers: LiveSpeakers | None) -> LiveSession:
+        return _LoggedSession(super()._session(options, speakers))
 
 
 class _LoggedSession(LiveSession):

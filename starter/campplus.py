@@ -8,13 +8,13 @@ from starter.campplus_evaluate import measure
 from starter.campplus_training import train_speakers
 from starter.registry import Row, TrainOptions
 
-DEFAULT_MINUTES = 36.0
+DEFAULT_MINUTES = 40.0
 
 ABOUT = """
 FunASR's `CAMPPlus`, the class of `iic/speech_campplus_sv_zh-cn_16k-common`, with a growth rate of 12 (32)
 and 48 first channels (128): 192 numbers for a stretch of speech, best 1.5 s or more, whose cosine says
 whether two stretches are one speaker. It was trained from scratch (additive angular margin softmax on crops
-of 1 to 2.1 s, clean or with noise at 5 to 40 dB, now and then through a telephone line or MP3) on speakers
+of 0.8 to 1.8 s, clean or with noise at 5 to 40 dB, now and then through a telephone line or MP3) on speakers
 of one synthesizer, espeak-ng: its own variants, each at four pitches and formant shifts, and variants drawn
 at random (formants, pitch, breath, roughness, spectral tilt).
 

@@ -24,8 +24,8 @@ from starter.text import Split, TextGenerator, split_of, to_pinyin_input
 
 MEL_BANDS = 80
 CLIPS_PER_SPEAKER = 44
-CROP_FRAMES = (98, 210)
-"""Shortest and longest crop: 1 to 2.1 s of frames every 10 ms."""
+CROP_FRAMES = (78, 178)
+"""Shortest and longest crop: 0.8 to 1.8 s, in frames of 25 ms every 10 ms."""
 
 _SPEAKERS_PER_SHARD = 18
 _SHORTEST_CLIP = 2.3

@@ -23,6 +23,8 @@ ARCHITECTURE: dict[str, Any] = {
     "memory_efficient": False,
     "output_level": "segment",
 }
+THRESHOLD = "same_speaker_threshold"
+"""The key, in config.yaml and training.json, of the cosine chosen on development speakers."""
 
 _SCALE = 30.0
 
@@ -57,13 +59,17 @@ class MarginClassifier(torch.nn.Module):
         return torch.nn.functional.cross_entropy(logits, speakers), right
 
 
-def export(model_dir: Path, state: dict[str, torch.Tensor]) -> None:
-    """Write the network's weights as a ModelScope directory."""
+def export(model_dir: Path, state: dict[str, torch.Tensor], threshold: float) -> None:
+    """Write the network's weights as a ModelScope directory.
+
+    threshold: the cosine of two embeddings from which on they count as one speaker's.
+    """
     config = {
         "model": "CAMPPlus",
         "model_conf": ARCHITECTURE,
         "frontend": "WavFrontend",
         "frontend_conf": {"fs": 16000, "n_mels": MEL_BANDS, "dither": 0.0},
+        THRESHOLD: round(threshold, 3),
     }
     floating = {name: weight.contiguous() for name, weight in state.items()}
     write_model(model_dir, floating, config, "speaker-verification", {})

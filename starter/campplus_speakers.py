@@ -63,7 +63,7 @@ def development_speakers(seed: int) -> list[Speaker]:
     return _held_out(_DEVELOPMENT_VARIANTS) + _drawn_speakers(_DRAWN_DEVELOPMENT_SPEAKERS, rng)
 
 
-def test_speakers() -> list[Speaker]:
+def unseen_speakers() -> list[Speaker]:
     """Four speakers of each unseen variant: the figures in the card are theirs."""
     return _held_out(tuple(voice.variant for voice in UNSEEN_VOICES))
 

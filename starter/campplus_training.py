@@ -18,14 +18,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from starter.augment import Samples
 from starter.campplus_data import Clips, make_clips, open_clips, window_features
-from starter.campplus_model import MarginClassifier, build, export
-from starter.campplus_speakers import development_speakers, training_speakers
+from starter.campplus_model import THRESHOLD, MarginClassifier, build, export
+from starter.campplus_speakers import Speaker, development_speakers, training_speakers
 from starter.campplus_trials import Clip, Scores, score, spoken, with_noise
 from starter.data_parallel import average_gradients, launch
 from starter.registry import TrainOptions, save_facts
 
-_CROPS_PER_PROCESS = 48
-_PEAK_RATE, _LAST_RATE, _WARMUP_STEPS, _WEIGHT_DECAY = 3e-3, 1e-5, 100, 2e-2
+_CROPS_PER_PROCESS = 32
+_PEAK_RATE, _LAST_RATE, _WARMUP_STEPS, _WEIGHT_DECAY = 2.5e-3, 1e-5, 150, 2e-2
 _MARGIN, _MARGIN_BEGINS, _MARGIN_FULL = 0.25, 0.10, 0.45
 """The margin grows between these shares of the budget; with all of it at once nothing is learned."""
 _AVERAGE_DECAY = 0.995
@@ -119,7 +119,7 @@ def train_speakers(options: TrainOptions) -> None:
     data = options.work / "data"
     make_clips(data, options.seed, options.processes)
     options.output.mkdir(parents=True, exist_ok=True)
-    launch(_work, options.processes, options, data)
+    launch(run_process, options.processes, options, data, development_speakers(options.seed))
 
 
 def _margin(done: float) -> float:
@@ -132,9 +132,9 @@ def _learning_rate(step: int, done: float) -> float:
     return min(1.0, (step + 1) / _WARMUP_STEPS) * (_LAST_RATE + (_PEAK_RATE - _LAST_RATE) * cosine)
 
 
-def _development_clips(seed: int) -> list[Clip]:
-    """Clean and noisy clips of speakers that are neither trained on nor tested on."""
-    clean = spoken(development_speakers(seed), "dev", _DEVELOPMENT_CLIPS, seed)
+def _development_clips(speakers: list[Speaker], seed: int) -> list[Clip]:
+    """Clips of development speakers, half of them noisy."""
+    clean = spoken(speakers, "dev", _DEVELOPMENT_CLIPS, seed)
     half = len(clean) // 2
     order = np.random.default_rng(seed).permutation(len(clean))
     mixed = [clean[row] for row in order[:half]]
@@ -166,28 +166,31 @@ def _facts(run: Run, scores: Scores) -> dict[str, str | int | float]:
         "updates": run.state.step,
         "seed": run.options.seed,
         "EER of 1.5 s windows of development speakers (%)": round(100 * scores.equal_error_rate(), 2),
-        "same_speaker_threshold": round(scores.threshold(), 3),
+        THRESHOLD: round(scores.threshold(), 3),
     }
 
 
-def _check(run: Run, clips: list[Clip], console: Console, status: str) -> None:
+def _check(run: Run, clips: list[Clip], console: Console) -> None:
     """Save, measure the averaged weights, and put them out if they are usable."""
     run.save()
     scores = _development_scores(run.average, clips)
     error, same, different = scores.equal_error_rate(), scores.same.mean(), scores.different.mean()
     console.log(
-        f"{run.state.seconds / 60:5.1f} min, {status}: EER of development windows {100 * error:.1f} % "
-        f"at {scores.threshold():.2f}; mean cosine of one speaker {same:.2f}, of two {different:.2f}"
+        f"{run.state.seconds / 60:5.1f} min, step {run.state.step}: development windows: "
+        f"EER {100 * error:.1f} %, mean cosine of one speaker {same:.2f}, of two {different:.2f}"
     )
     if error < _USABLE_ERROR:
-        export(run.options.output, run.average)
+        export(run.options.output, run.average, scores.threshold())
         save_facts(run.options.output, _facts(run, scores))
 
 
-def _work(rank: int, processes: int, options: TrainOptions, data: Path) -> None:
+def run_process(
+    rank: int, processes: int, options: TrainOptions, data: Path, speakers: list[Speaker]
+) -> None:
+    """One process of the training, for `launch`; `speakers` are those of development."""
     parent = os.getppid()
     run = Run(rank, processes, options, open_clips(data))
-    development = _development_clips(options.seed) if rank == 0 else []
+    development = _development_clips(speakers, options.seed) if rank == 0 else []
     dist.barrier()
     begun = time.monotonic() - run.state.seconds
     checked, console, budget = time.monotonic(), Console(), 60 * options.minutes
@@ -204,7 +207,9 @@ def _work(rank: int, processes: int, options: TrainOptions, data: Path) -> None:
             progress.update(task, completed=clock, status=status)
             if os.getppid() != parent:
                 raise RuntimeError("the process that started this training is gone")
-            if rank == 0 and (clock >= budget or time.monotonic() - checked > _CHECK_SECONDS):
-                _check(run, development, console, status)
+            if rank == 0 and clock < budget and time.monotonic() - checked > _CHECK_SECONDS:
+                _check(run, development, console)
                 checked = time.monotonic()
+    if rank == 0:
+        _check(run, development, console)
     dist.barrier()

@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from deployments.messages import (
     AudioPiece,
     AudioSlice,
+    Embeddings,
     Pcm,
     Priority,
     PunctuatedBlock,
@@ -38,9 +39,11 @@ from serve_app.live import LiveService
 from serve_app.pipeline.types import Transcript
 from serve_app.services import Services
 from serve_app.settings import Settings
+from serve_app.speakers.service import SpeakerService
 from serve_app.transcriber import Transcriber
 from tests import audio_files
 from tests.live_graph import samples_of
+from tests.voices import by_tone, embedded
 
 PHRASES = {400: "北京的天气", 800: "喂你好吗", 1600: "嗯百分之五"}
 """What a tone of so many Hz says."""
@@ -93,6 +96,11 @@ class ToneGraph:
         phrase = PHRASES[min(PHRASES, key=lambda known: abs(known - hz))]
         step = len(samples) // 16 // len(phrase)
         return Recognition(tuple(Word(word, step * at, step * (at + 1)) for at, word in enumerate(phrase)))
+
+    async def embed(
+        self, audio: AudioSlice, windows: Sequence[tuple[int, int]], *, priority: Priority = Priority.REQUEST
+    ) -> Embeddings:
+        return embedded(samples_of(audio), windows, lambda heard: by_tone(heard, [*PHRASES]))
 
     async def punctuate(self, words: Sequence[str]) -> list[str]:
         return [_MARKS.get(word, "") for word in words]
@@ -210,6 +218,7 @@ def build(chosen: Settings) -> tuple[FastAPI, World]:
         live=LiveService(graph, chosen),
         fetcher=fetcher,
         jobs=jobs,
+        speakers=SpeakerService(chosen, graph),
         readiness=readiness,
     )
     app = FastAPI()

@@ -22,6 +22,7 @@ from fastapi import FastAPI
 from deployments.messages import (
     AudioPiece,
     AudioSlice,
+    Embeddings,
     Pcm,
     Priority,
     PunctuatedBlock,
@@ -49,10 +50,13 @@ from serve_app.pipeline.live.events import (
     SpeechStarted,
 )
 from serve_app.pipeline.live.session import LiveSession
+from serve_app.pipeline.speakers.live import LiveSpeakers
 from serve_app.pipeline.text import join_words
 from serve_app.pipeline.types import TimedWord
 from serve_app.settings import Settings
+from serve_app.speakers.service import SpeakerService
 from serve_app.transcriber import Transcriber
+from tests.voices import one_voice
 
 RATE = 16_000
 WORDS = [*"零一二三四五六七八九十百千万亿东南西北中上下左右前后春夏秋冬天地人和", "hello", "world"]
@@ -124,6 +128,11 @@ class ReadingGraph:
         return Recognition(
             tuple(Word(word, 100 * index, 100 * index + 100, 0.0) for index, word in slots if word)
         )
+
+    async def embed(
+        self, audio: AudioSlice, windows: Sequence[tuple[int, int]], *, priority: Priority = Priority.REQUEST
+    ) -> Embeddings:
+        return np.stack([one_voice(np.zeros(0, np.int16))] * len(windows))
 
     async def punctuate(self, words: Sequence[str]) -> list[str]:
         return ["，" if word == "九" else "" for word in words]
@@ -214,7 +223,7 @@ class ReadingService(LiveService):
         super().__init__(ReadingGraph(world), settings)
         self._world = world
 
-    def _session(self, options: LiveOptions) -> LiveSession:
+    def _session(self, options: LiveOptions, speakers: LiveSpeakers | None) -> LiveSession:
         self._world.opened.append(options)
         return ReadingSession(self._world, options)
 
@@ -226,7 +235,9 @@ async def funasr_server(world: World, **settings: Any) -> AsyncIterator[tuple[st
     service = ReadingService(world, configured)
     transcriber = Transcriber(ReadingGraph(world), configured)
     app = FastAPI()
-    app.include_router(funasr_router(Access(configured), Recognizers(configured, transcriber, service)))
+    speakers = SpeakerService(configured, ReadingGraph(world))
+    recognizers = Recognizers(configured, transcriber, service, speakers)
+    app.include_router(funasr_router(Access(configured), recognizers))
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_level="error", ws_max_size=80 << 20))
     running = asyncio.create_task(server.serve(sockets=[listener]))

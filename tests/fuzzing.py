@@ -64,13 +64,13 @@ class TalkingGraph(SilentGraph):
 
 
 @contextmanager
-def fuzzed_server(data_dir: Path, **configured: Any) -> Iterator[str]:
+def fuzzed_server(data_dir: Path, graph: SilentGraph | None = None, **configured: Any) -> Iterator[str]:
     """Serve the application on a free port; its address."""
 
     async def readiness() -> dict[str, str]:
         return {"Vad": "READY"}
 
-    app = create_app(Settings(data_dir=data_dir, **configured), TalkingGraph(), readiness)
+    app = create_app(Settings(data_dir=data_dir, **configured), graph or TalkingGraph(), readiness)
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

@@ -23,7 +23,9 @@ from serve_app.jobs.service import DatabaseJobs, retention_seconds, spool_dir
 from serve_app.jobs.spool import Spool
 from serve_app.jobs.types import Job, JobError, JobSpec, JobStatus
 from serve_app.jobs.worker import Worker
+from serve_app.pipeline.types import Sentence
 from serve_app.settings import Settings
+from serve_app.speakers.service import SpeakerService
 from serve_app.transcriber import Transcriber
 from tests import audio_files
 from tests.test_file_pipeline import MARK, ToneGraph, recording, samples_of
@@ -86,6 +88,14 @@ class MortalQueue(JobQueue):
         self._live()
         return super().claim(worker, seconds)
 
+    def replace(self, lease: Lease, channel: int, sentences: Sequence[Sentence]) -> None:
+        self._live()
+        super().replace(lease, channel, sentences)
+
+    def join(self, lease: Lease, duration: float, sentences: Sequence[Sentence]) -> None:
+        self._live()
+        super().join(lease, duration, sentences)
+
     def finish(self, lease: Lease, error: JobError | None = None) -> None:
         self._live()
         super().finish(lease, error)
@@ -128,7 +138,8 @@ class JobsWorld:
     ) -> AsyncIterator[Runner]:
         queue = queue or self.queue()
         transcriber = Transcriber(self.graph, self.settings)
-        worker = Worker(queue, self.spool, transcriber, Fetcher(self.settings))
+        enrolled = SpeakerService(self.settings, self.graph).voiceprints
+        worker = Worker(queue, self.spool, transcriber, Fetcher(self.settings), enrolled)
         runner = Runner(queue, self.spool, worker, timing=timing)
         for name, value in limits.items():
             setattr(runner, name, value)

@@ -17,6 +17,7 @@ from deployments.engines.base import (
     PunctuationBlock,
     PunctuationEngine,
     RealtimePunctuationEngine,
+    SpeakerEngine,
     StreamChunk,
     StreamingAsrEngine,
     StreamState,
@@ -26,6 +27,7 @@ from deployments.engines.base import (
 from deployments.messages import (
     AudioPiece,
     AudioSlice,
+    Embeddings,
     Pcm,
     Priority,
     PunctuatedBlock,
@@ -39,6 +41,7 @@ from deployments.messages import (
     Word,
 )
 from serve_app.pipeline.graph import StreamLost
+from tests.voices import by_level, embedded
 
 MODELS = Path(__file__).parent.parent / "models" / "starter"
 FRAME_SAMPLES = 960
@@ -78,12 +81,14 @@ class EngineGraph:
         streaming: StreamingAsrEngine,
         punctuation: PunctuationEngine,
         realtime: RealtimePunctuationEngine,
+        speakers: SpeakerEngine | None = None,
     ) -> None:
         self.vad = vad
         self.offline = offline
         self.streaming = streaming
         self.punctuation = punctuation
         self.realtime = realtime
+        self.speakers = speakers
         self.streams: dict[str, tuple[int, StreamState | None]] = {}
         self._thread = ThreadPoolExecutor(max_workers=1)
 
@@ -104,6 +109,13 @@ class EngineGraph:
 
     async def transcribe(self, audio: AudioSlice, *, priority: Priority = Priority.REQUEST) -> Recognition:
         return (await self._in_thread(lambda: self.offline.transcribe([samples_of(audio)])))[0]
+
+    async def embed(
+        self, audio: AudioSlice, windows: Sequence[tuple[int, int]], *, priority: Priority = Priority.REQUEST
+    ) -> Embeddings:
+        engine, samples = self.speakers, samples_of(audio)
+        assert engine is not None
+        return await self._in_thread(lambda: engine.embed([samples[begin:end] for begin, end in windows]))
 
     async def punctuate(self, words: Sequence[str]) -> list[str]:
         return (await self._in_thread(lambda: self.punctuation.punctuate([words])))[0]
@@ -179,6 +191,12 @@ class ToneGraph:
         self, audio: AudioSlice, state: VadState | None, final: bool, options: VadOptions
     ) -> VadResult:
         raise NotImplementedError("live sessions detect in blocks")
+
+    async def embed(
+        self, audio: AudioSlice, windows: Sequence[tuple[int, int]], *, priority: Priority = Priority.REQUEST
+    ) -> Embeddings:
+        async with self._call("embed"):
+            return embedded(samples_of(audio), windows, by_level)
 
     async def punctuate(self, words: Sequence[str]) -> list[str]:
         raise NotImplementedError("live sessions punctuate with context")

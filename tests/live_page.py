@@ -145,6 +145,21 @@ class LivePage:
         return [Row(*row) for row in found]
 
     @property
+    def voices(self) -> list[tuple[str, str]]:
+        """Who spoke each row, and the number of their color; the name is shown where it changes."""
+        found: list[list[str]] = self.driver.execute_script(
+            "return [...document.querySelectorAll('#sentences li')].map((row) => ["
+            "row.querySelector('.speaker').textContent, row.dataset.voice ?? ''])"
+        )
+        return [(name, voice) for name, voice in found]
+
+    @property
+    def headings(self) -> list[str]:
+        """The names of speakers that are to be seen."""
+        found = self.driver.find_elements(By.CSS_SELECTOR, "#sentences .speaker")
+        return [element.text for element in found if element.is_displayed()]
+
+    @property
     def text(self) -> str:
         return "".join(row.text for row in self.rows)
 

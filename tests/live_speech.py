@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -23,6 +24,8 @@ class Heard:
 
     texts: list[str] = field(default_factory=list)
     partials: int = 0
+    speakers: list[str] = field(default_factory=list)
+    """Who spoke each sentence that has a text, where speakers were asked for."""
 
     @property
     def text(self) -> str:
@@ -54,15 +57,14 @@ async def spoken(samples: Pcm, speed: float = 1.0, packet_seconds: float = 0.2) 
         yield packet
 
 
-async def converse(url: str, packets: AsyncIterator[Pcm], mode: str = "2pass") -> Heard:
+async def converse(url: str, packets: AsyncIterator[Pcm], mode: str = "2pass", **config: Any) -> Heard:
     """Say all packets and return what was heard when the server has acknowledged the end."""
     heard = Heard()
     async with connected(url) as socket:
 
         async def speak() -> None:
-            await send_json(
-                socket, mode=mode, chunk_size=[0, 10, 5], audio_fs=RATE, wav_format="pcm", is_speaking=True
-            )
+            start = {"chunk_size": [0, 10, 5], "audio_fs": RATE, "wav_format": "pcm", "is_speaking": True}
+            await send_json(socket, mode=mode, **start, **config)
             async for packet in packets:
                 await socket.send(packet.tobytes())
             await send_json(socket, is_speaking=False, is_end=True)
@@ -71,6 +73,8 @@ async def converse(url: str, packets: AsyncIterator[Pcm], mode: str = "2pass") -
         try:
             while not (message := await receive(socket)).get("is_end"):
                 assert "error" not in message, message
+                if "spk_name" in message and message.get("slice_type") == 2:
+                    heard.speakers.append(message["spk_name"])
                 if mode == "online" or message["mode"] == "2pass-offline":
                     heard.texts.append(message["text"])
                 else:

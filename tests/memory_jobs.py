@@ -19,6 +19,7 @@ from serve_app.live import LiveService
 from serve_app.pipeline.types import Sentence, TimedWord, Transcript
 from serve_app.services import Services
 from serve_app.settings import Settings
+from serve_app.speakers.service import SpeakerService
 from serve_app.transcriber import Transcriber
 from tests.test_http_app import SilentGraph
 
@@ -157,6 +158,7 @@ def app_of(jobs: MemoryJobs, **configured: Any) -> FastAPI:
         live=LiveService(graph, settings, None),
         fetcher=Fetcher(settings),
         jobs=jobs,
+        speakers=SpeakerService(settings, graph),
         readiness=readiness,
     )
     app.include_router(jobs_router(services))

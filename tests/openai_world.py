@@ -12,12 +12,22 @@ import numpy as np
 import uvicorn
 from fastapi import FastAPI
 
-from deployments.messages import AudioSlice, Priority, Recognition, VadOptions, VadResult, VadState, Word
+from deployments.messages import (
+    AudioSlice,
+    Embeddings,
+    Priority,
+    Recognition,
+    VadOptions,
+    VadResult,
+    VadState,
+    Word,
+)
 from serve_app.http import create_app
 from serve_app.settings import Settings
 from tests import audio_files
 from tests.test_file_pipeline import ToneGraph, samples_of
 from tests.test_http_app import SilentGraph
+from tests.voices import Voice, embedded, one_voice
 
 RATE = 16_000
 _STEP = 1000
@@ -50,12 +60,14 @@ class ScriptedGraph(SilentGraph):
     """Hears one segment of ``script`` in each tone of :func:`recording`.
 
     ``gates`` hold up the recognition of a segment by its number; ``faults`` are raised in its place.
+    ``voice`` tells whose voice some samples are: ``by_level`` with ``together=1`` gives each tone its own.
     """
 
     def __init__(self, script: Sequence[Sequence[Said]] = CHINESE_THEN_ENGLISH) -> None:
         super().__init__()
         self._script = script
         self._tones = ToneGraph()
+        self.voice: Voice = one_voice
         self.gates: dict[int, asyncio.Event] = {}
         self.faults: dict[int, Exception] = {}
         self.vad_options: list[VadOptions] = []
@@ -84,6 +96,11 @@ class ScriptedGraph(SilentGraph):
         return Recognition(
             tuple(Word(word.text, 50 * i, 50 * i + 50, word.log_prob) for i, word in enumerate(said))
         )
+
+    async def embed(
+        self, audio: AudioSlice, windows: Sequence[tuple[int, int]], *, priority: Priority = Priority.REQUEST
+    ) -> Embeddings:
+        return embedded(samples_of(audio), windows, self.voice)
 
     async def punctuate(self, words: Sequence[str]) -> list[str]:
         """The marks of the script, at the place where these words stand in it."""

@@ -49,6 +49,8 @@ async def test_the_answer_holds_the_fields_of_both() -> None:
                 "text": TEXTS[400],
                 "start_time": 0.5,
                 "end_time": 2.5,
+                "speaker_id": "说话人1",
+                "speaker_confidence": 1.0,
                 "word_tokens": [
                     {"text": word, "start_time": begin, "end_time": end}
                     for word, begin, end in zip(BARE[400], times, times[1:], strict=False)
@@ -108,7 +110,7 @@ async def test_corrections_come_with_the_vocabulary() -> None:
 async def test_words_can_be_left_out() -> None:
     async with world() as here:
         (segment,) = (await asr(here, query="word_timestamps=false")).json()["segments"]
-    assert segment.keys() == {"text", "start_time", "end_time"}
+    assert segment.keys() == {"text", "start_time", "end_time", "speaker_id", "speaker_confidence"}
 
 
 @pytest.mark.parametrize(

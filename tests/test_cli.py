@@ -1,5 +1,7 @@
 """The ``asr-serve`` command, against a small HTTP server and against Ray itself."""
 
+import json
+import re
 import signal
 import socket
 import threading
@@ -8,7 +10,7 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import httpx
 import pytest
@@ -36,6 +38,7 @@ class Stub:
         self.app.post("/v1/audio/transcriptions")(self.transcribe)
         self.app.get("/v1/models")(self.models)
         self.url = ""
+        self.asked: tuple[str, str, str] | None = None
 
     def transcribe(
         self,
@@ -43,9 +46,12 @@ class Stub:
         model: Annotated[str, Form()],
         response_format: Annotated[str, Form()],
         language: Annotated[str, Form()] = "none",
+        enable_speaker_diarization: Annotated[str, Form()] = "none",
+        num_speakers: Annotated[str, Form()] = "none",
         authorization: Annotated[str, Header()] = "none",
     ) -> Response:
         name = str(file.filename)
+        self.asked = (response_format, enable_speaker_diarization, num_speakers)
         self.attempts[name] = self.attempts.get(name, 0) + 1
         self.now += 1
         self.most_at_once = max(self.most_at_once, self.now)
@@ -55,6 +61,8 @@ class Stub:
                 return JSONResponse({"error": error}, 400)
             if name.startswith("busy") and self.attempts[name] < 3:
                 return JSONResponse({"error": {"message": "full"}}, 429, {"retry-after": "0"})
+            if name.startswith("talk"):
+                return Response(file.file.read())
             size = len(file.file.read())
             return Response(f"{name} {size} {response_format} {language} {authorization}\n")
         finally:
@@ -102,6 +110,91 @@ def test_several_files_come_named_and_in_order(stub: Stub, audio: Path) -> None:
         f"{files[0]}: b.wav 300000 text none none",
         f"{files[1]}: a.wav 10 text none none",
     ]
+
+
+TALK: dict[str, Any] = {
+    "text": "今天好。hello. you?再见。",
+    "segments": [
+        {"speaker": "说话人1", "text": "今天好。"},
+        {"speaker": "说话人1", "text": "hello."},
+        {"speaker": "王芳", "text": "you?"},
+        {"speaker": "说话人1", "text": "再见。"},
+    ],
+}
+ONE = {"text": TALK["text"], "segments": [{"speaker": "说话人1", "text": "今天好。"}] * 2}
+NOBODY = {"text": "", "segments": []}
+
+
+@pytest.mark.parametrize(
+    ("answer", "options", "asked", "shown"),
+    [
+        (
+            TALK,
+            ["--speakers"],
+            ("verbose_json", "true", "none"),
+            "[说话人1] 今天好。hello.\n[王芳] you?\n[说话人1] 再见。",
+        ),
+        (ONE, ["--speakers"], ("verbose_json", "true", "none"), TALK["text"]),
+        (NOBODY, ["--num-speakers", "2"], ("verbose_json", "true", "2"), ""),
+        (TALK, ["--no-speakers"], ("text", "false", "none"), None),
+        (TALK, [], ("text", "none", "none"), None),
+        (TALK, ["--speakers", "--format", "srt"], ("srt", "true", "none"), None),
+    ],
+)
+def test_speakers_are_told_if_there_are_several(
+    stub: Stub,
+    tmp_path: Path,
+    answer: dict[str, Any],
+    options: list[str],
+    asked: tuple[str, str, str],
+    shown: str | None,
+) -> None:
+    """The stub says what it is sent."""
+    talk = tmp_path / "talk.wav"
+    talk.write_text(json.dumps(answer))
+    result = runner.invoke(app, ["transcribe", str(talk), "--url", stub.url, *options])
+    assert result.exit_code == 0, result.output
+    assert stub.asked == asked
+    assert result.stdout == (talk.read_text() if shown is None else shown) + "\n"
+
+
+@pytest.mark.parametrize("options", [[], ["--format", "verbose_json"]])
+def test_a_picture_is_drawn_from_the_same_answer(stub: Stub, tmp_path: Path, options: list[str]) -> None:
+    talk, out = tmp_path / "talk.wav", tmp_path / "out.svg"
+    times = [{"start": number, "end": number + 0.9} for number in range(4)]
+    segments = [{**segment, **time} for segment, time in zip(TALK["segments"], times, strict=True)]
+    talk.write_text(json.dumps({**TALK, "segments": segments, "duration": 5}))
+    result = runner.invoke(
+        app, ["transcribe", str(talk), "--url", stub.url, "--num-speakers", "2", "--plot", str(out), *options]
+    )
+    assert result.exit_code == 0, result.output
+    assert stub.asked == ("verbose_json", "true", "2")
+    assert "talk.wav (0:05)" in out.read_text()
+    assert result.stdout.rstrip() == (
+        talk.read_text() if options else "[说话人1] 今天好。hello.\n[王芳] you?\n[说话人1] 再见。"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "reason"),
+    [
+        (["--speakers"], 1, "no transcript"),
+        (["--plot", "out.gif"], 2, "out.gif"),
+        (["--plot", "out.png", "--format", "srt"], 2, "not srt"),
+        (["--plot", "out.png", "--no-speakers"], 2, "contradict"),
+        (["--plot", "out.png"], 1, "no transcript"),
+        (["--speakers", "--format", "json"], 2, "no place for speakers"),
+        (["--no-speakers", "--num-speakers", "2"], 2, "contradict"),
+        (["--num-speakers", "0"], 2, "--num-speakers"),
+    ],
+)
+def test_speakers_that_cannot_be_told(
+    stub: Stub, tmp_path: Path, options: list[str], status: int, reason: str
+) -> None:
+    (tmp_path / "talk.wav").write_text("nonsense")
+    result = runner.invoke(app, ["transcribe", str(tmp_path / "talk.wav"), "--url", stub.url, *options])
+    assert result.exit_code == status
+    assert reason in " ".join(re.sub("[│╭╮╰╯─]", "", result.output).split())
 
 
 def test_output_dir_gets_one_file_each(stub: Stub, audio: Path, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from serve_app.pipeline.finishing import Correction
 from serve_app.pipeline.types import Sentence, TimedWord, Transcript
 from serve_app.services import Services
 from serve_app.settings import Settings
+from serve_app.speakers.service import SpeakerService
 from serve_app.transcriber import Transcriber
 from tests.aliyun_world import MemoryFetcher, MemoryJobs, ToneGraph
 from tests.conftest import ROOT
@@ -49,6 +50,7 @@ def service(jobs: MemoryJobs, **settings: Any) -> FastAPI:
         live=LiveService(graph, chosen),
         fetcher=MemoryFetcher(),
         jobs=jobs,
+        speakers=SpeakerService(chosen, graph),
         readiness=readiness,
     )
     app = FastAPI()

@@ -17,6 +17,7 @@ CALLS = {
     "paraformer_streaming.ParaformerStreamingEngine(Path(STREAMING), threads=3)": (
         "step([StreamChunk(audio, None, True)])"
     ),
+    "speaker_torch.SpeakerTorchEngine(Path('models/starter/campplus'), threads=3)": "embed([audio])",
     "punctuation_ct.CtPunctuationEngine(Path('models/starter/ct-punc'), threads=3)": (
         "punctuate([['你', '好']])"
     ),

@@ -14,7 +14,7 @@ from tests.conftest import Sample
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 
-@pytest.mark.parametrize("deployment", ["Vad", "Paraformer", "Punctuation"])
+@pytest.mark.parametrize("deployment", ["Vad", "Paraformer", "Punctuation", "SpeakerEmbedding"])
 def test_a_killed_replica_loses_no_request(
     server: LiveServer, samples: list[Sample], deployment: str
 ) -> None:
@@ -25,9 +25,12 @@ def test_a_killed_replica_loses_no_request(
     def load(index: int) -> None:
         nonlocal done
         sample = samples[index % len(samples)]
-        data = sample.path.read_bytes()
+        content = sample.path.read_bytes()
+        speakers = {"response_format": "verbose_json", "enable_speaker_diarization": "true"}
         while not stop.is_set():
-            response = httpx.post(server.url + "/v1/audio/transcriptions", files={"file": data}, timeout=120)
+            response = httpx.post(
+                server.url + "/v1/audio/transcriptions", data=speakers, files={"file": content}, timeout=120
+            )
             if response.status_code != 200 or response.json()["text"] != sample.written:
                 failures.append(response.text)
             done += 1

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from deployments.engines.base import SAMPLE_RATE, SpeechSpan, VadOptions, VadResult, VadState
-from deployments.messages import AudioPiece, AudioSlice, Pcm, Priority, Recognition, Word
+from deployments.messages import AudioPiece, AudioSlice, Embeddings, Pcm, Priority, Recognition, Word
 from serve_app.errors import InvalidAudio, UpstreamLost
 from serve_app.pipeline.file import FileJob, FileOptions, in_thread
+from tests.voices import by_level, embedded
 
 MARK = 1000
 
@@ -64,6 +65,12 @@ class ToneGraph:
         return Recognition(
             tuple(Word(chr(0x4E00 + int(samples[i]) // MARK), ms(int(i)), ms(int(i)) + 200) for i in starts)
         )
+
+    async def embed(
+        self, audio: AudioSlice, windows: Sequence[tuple[int, int]], *, priority: Priority = Priority.REQUEST
+    ) -> Embeddings:
+        await asyncio.sleep(self.delay)
+        return embedded(samples_of(audio), windows, by_level)
 
     async def punctuate(self, words: Sequence[str]) -> list[str]:
         return ["。" if (index + 1) % 10 == 0 else "" for index in range(len(words))]

@@ -57,6 +57,9 @@ async def test_asr() -> None:
                     {"word": word, "start": begin, "end": end}
                     for word, begin, end in zip("喂你好吗", times, times[1:], strict=False)
                 ],
+                "speaker": 0,
+                "spk_name": "说话人1",
+                "spk_score": 1.0,
             }
         ],
         "duration": 3.0,

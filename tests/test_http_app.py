@@ -12,6 +12,7 @@ import pytest
 from deployments.messages import (
     AudioPiece,
     AudioSlice,
+    Embeddings,
     Pcm,
     Priority,
     PunctuatedBlock,
@@ -26,6 +27,7 @@ from serve_app.errors import UpstreamLost
 from serve_app.http import create_app
 from serve_app.settings import Settings
 from tests import audio_files
+from tests.voices import one_voice
 
 WAV = audio_files.wav(np.full(16_000, 0.1, np.float32), 16_000)
 
@@ -53,6 +55,11 @@ class SilentGraph:
 
     async def transcribe(self, audio: AudioSlice, *, priority: Priority = Priority.REQUEST) -> Recognition:
         return Recognition()
+
+    async def embed(
+        self, audio: AudioSlice, windows: Sequence[tuple[int, int]], *, priority: Priority = Priority.REQUEST
+    ) -> Embeddings:
+        return np.stack([one_voice(np.zeros(0, np.int16))] * len(windows))
 
     async def punctuate(self, words: Sequence[str]) -> list[str]:
         return ["" for _ in words]

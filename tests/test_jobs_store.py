@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from dataclasses import fields
+from dataclasses import fields, replace
 from io import BytesIO
 from pathlib import Path
 
@@ -27,10 +27,12 @@ from serve_app.jobs import codec, faults
 from serve_app.jobs.database import Database, WrongSchema, database_url
 from serve_app.jobs.queue import JobQueue
 from serve_app.jobs.service import DatabaseJobs
+from serve_app.jobs.store import NewJob
 from serve_app.jobs.types import Job, JobSpec, JobStatus, Webhook
 from serve_app.pipeline.finishing import Correction, TextOptions
 from serve_app.pipeline.hotwords import Hotword
-from serve_app.pipeline.types import Sentence, TimedWord
+from serve_app.pipeline.speakers.types import SpeakerOptions, Voiceprint
+from serve_app.pipeline.types import Sentence, Speaker, TimedWord
 from serve_app.settings import Settings
 from serve_app.transcriber import TranscriptionOptions
 
@@ -44,6 +46,7 @@ SPEC = JobSpec(
         hotwords=(Hotword("词", 2.5), Hotword("other")),
         end_silence_ms=300,
         speech_noise_threshold=0.4,
+        speakers=SpeakerOptions(least=2, most=4, known=(Voiceprint("Ann", (0.6, -0.8)),)),
     ),
     split_channels=True,
     filename="a.wav",
@@ -81,14 +84,35 @@ words = st.builds(TimedWord, st.text(), *[st.floats(allow_nan=False)] * 3, st.te
 recognized = st.builds(Word, st.text(), st.integers(), st.integers(), st.floats(allow_nan=False))
 
 
-@given(st.lists(words).map(tuple).map(Sentence), st.lists(recognized).map(tuple).map(Recognition))
+speakers = st.builds(Speaker, st.integers(1), st.text(), st.none() | st.text(), st.floats(allow_nan=False))
+sentences = st.builds(Sentence, st.lists(words).map(tuple), st.none() | speakers)
+
+
+@given(sentences, st.lists(recognized).map(tuple).map(Recognition))
 def test_results_are_kept_without_loss(sentence: Sentence, recognition: Recognition) -> None:
     assert codec.load_sentence(codec.dump_sentence(sentence)) == sentence
     assert codec.load_recognition(codec.dump_recognition(recognition)) == recognition
 
 
+def test_results_of_before_there_were_speakers_are_still_read() -> None:
+    sentence = Sentence((TimedWord("好", 0.5, 0.7, -0.1, "。"),))
+    assert codec.load_sentence('[["好",0.5,0.7,-0.1,"。"]]') == sentence
+
+
+def test_an_order_is_the_same_whatever_voices_its_owner_has_enrolled() -> None:
+    known = SpeakerOptions(count=2, known=(Voiceprint("Ann", (1.0, 0.0)),))
+    orders = [
+        JobSpec(options=TranscriptionOptions(speakers=speakers))
+        for speakers in (known, replace(known, known=()), replace(known, count=3), None)
+    ]
+    first, same, *others = (NewJob("id", "me", order, "hash").fingerprint for order in orders)
+    assert first == same
+    assert len({first, *others}) == 3
+
+
 def test_results_have_no_parts_that_are_not_kept() -> None:
-    assert [field.name for field in fields(Sentence)] == ["words"]
+    assert [field.name for field in fields(Sentence)] == ["words", "speaker"]
+    assert len(fields(Speaker)) == 4
     assert [field.name for field in fields(Recognition)] == ["words"]
     assert len(fields(TimedWord)) == 5
     assert len(fields(Word)) == 4

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,9 +100,11 @@ async def as_it_was(server: Changeable) -> AsyncIterator[None]:
 class Speaker:
     """Says the samples over and over until it is told to stop, and then ends with the last of them."""
 
-    def __init__(self, audio: Pcm, mode: str, stop: asyncio.Event, delay: float) -> None:
+    def __init__(
+        self, audio: Pcm, mode: str, stop: asyncio.Event, delay: float, config: Mapping[str, Any]
+    ) -> None:
         self.audio, self.mode, self.rounds = audio, mode, 0
-        self._stop, self._delay = stop, delay
+        self._stop, self._delay, self._config = stop, delay, config
 
     async def packets(self) -> AsyncIterator[Pcm]:
         await asyncio.sleep(self._delay)
@@ -112,17 +114,20 @@ class Speaker:
                 yield packet
 
     async def run(self, url: str) -> str:
-        return (await converse(url, self.packets(), self.mode)).text
+        return (await converse(url, self.packets(), self.mode, **self._config)).text
 
 
 @contextlib.asynccontextmanager
-async def crowd(server: Changeable, samples: list[Sample]) -> AsyncIterator[None]:
-    """Sessions that speak while the body runs; all of them must be heard as if nothing had happened."""
+async def crowd(server: Changeable, samples: list[Sample], **config: Any) -> AsyncIterator[None]:
+    """Sessions that speak while the body runs; all of them must be heard as if nothing had happened.
+
+    ``config`` is what they ask for besides.
+    """
     stop = asyncio.Event()
     orders = [recording([sample.path for sample in order]) for order in itertools.permutations(samples, 2)]
     kinds = list(itertools.product(orders, ["2pass", "online"]))
     speakers = [
-        Speaker(audio, mode, stop, delay=index * 0.11)
+        Speaker(audio, mode, stop, index * 0.11, config)
         for index, (audio, mode) in zip(range(SESSIONS), itertools.cycle(kinds), strict=False)
     ]
     async with asyncio.TaskGroup() as tasks:
@@ -148,8 +153,8 @@ async def test_killed_replicas(server: Changeable, samples: list[Sample]) -> Non
 
 
 async def test_killed_replicas_of_the_other_models(server: Changeable, samples: list[Sample]) -> None:
-    async with crowd(server, samples):
-        for deployment in ("Vad", "Paraformer", "Punctuation"):
+    async with crowd(server, samples, enable_speaker_diarization=True):
+        for deployment in ("SpeakerEmbedding", "Vad", "Paraformer", "Punctuation"):
             await server.kill(deployment)
         await asyncio.sleep(3)
 

@@ -49,4 +49,5 @@ def test_every_field_is_documented_with_its_default(name: str) -> None:
     default = FIELDS[name].get("default")
     if default not in (None, "", []) and name != "sample_rate":
         _, shown, _ = row(DOCUMENT, f"`{name}`")
-        assert shown.strip("`") == (str(default).lower() if isinstance(default, bool) else f"{default:g}")
+        plain = str(default).lower() if isinstance(default, bool | str) else f"{default:g}"
+        assert shown.strip("`") == plain

@@ -95,8 +95,8 @@ async def test_the_wire_format() -> None:
     ]
 
 
-async def test_segments_of_diarized_json() -> None:
-    async with serving(app_of(ScriptedGraph())) as url:
+async def test_segments_of_diarized_json_without_a_speaker_model() -> None:
+    async with serving(app_of(ScriptedGraph(), speaker_model="none")) as url:
         events = await stream_of(url, response_format="diarized_json")
         plain = (await post(url, response_format="diarized_json")).json()
     segments = [event for event in events if isinstance(event, TranscriptionTextSegmentEvent)]

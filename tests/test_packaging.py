@@ -56,7 +56,7 @@ def test_pins_are_plain_versions() -> None:
 
 def test_installed_metadata() -> None:
     metadata = distribution("asr-serve").metadata
-    assert set(metadata.get_all("Provides-Extra") or []) == {"dev", "onnx", "qwen", "train", "vllm"}
+    assert set(metadata.get_all("Provides-Extra") or []) == {"dev", "onnx", "plot", "qwen", "train", "vllm"}
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "MIT"
     (script,) = [point for point in entry_points(group="console_scripts") if point.name == "asr-serve"]
@@ -150,7 +150,7 @@ def test_make_sets_itself_up(tmp_path: Path) -> None:
     steps = [
         r"python3.11 -m venv .venv",
         r"pip install .*--no-deps --index-url http://torch.test/cpu -c constraints.txt torch",
-        r"pip install .*-c constraints.txt -e \.",
+        r"pip install .*-c constraints.txt -e '\.\[plot\]'",
         r"asr-serve serve",
     ]
     positions = [re.search(step, plan) for step in steps]

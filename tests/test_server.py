@@ -222,7 +222,7 @@ def test_wrong_addresses_get_the_envelope(server: LiveServer, path: str, status:
 def test_health_and_docs(server: LiveServer) -> None:
     assert httpx.get(server.url + "/healthz").json() == {"status": "ok", "live_sessions": 0}
     ready = httpx.get(server.url + "/readyz").json()
-    models = {"Vad", "Paraformer", "ParaformerStreaming", "Punctuation"}
+    models = {"Vad", "Paraformer", "ParaformerStreaming", "Punctuation", "SpeakerEmbedding"}
     assert set(ready["deployments"]) == {"Ingress", "Jobs", *models}
     assert httpx.get(server.url + "/docs").status_code == 200
     schema = httpx.get(server.url + "/openapi.json").json()

@@ -111,8 +111,24 @@ Embeddings = npt.NDArray[np.float32]
 their similarity, is their scalar product."""
 
 
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Windows of a stretch of audio, which may overlap: begin and end of each, in samples from its begin."""
+
+    samples: Pcm
+    windows: tuple[tuple[int, int], ...]
+
+
 class SpeakerEngine(Protocol):
     """Turns stretches of speech into voices."""
+
+    def embed_stretches(self, stretches: Sequence[Stretch]) -> list[Embeddings]:
+        """For each stretch one row for each of its windows, as :meth:`embed` gives it.
+
+        Raises:
+            ValueError: a window holds no samples, or lies outside of its stretch.
+        """
+        ...
 
     def embed(self, windows: Sequence[Pcm]) -> Embeddings:
         """One row for each window, which may be of different lengths (some 0.3 to 10 s are useful).

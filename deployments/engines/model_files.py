@@ -95,7 +95,7 @@ def read_model_files(model_dir: Path, *, needs_cmvn: bool = True) -> ModelFiles:
         raise ModelFilesError(model_dir, "there is no such directory", "check the configured model path")
     names = _file_names(model_dir)
     config = _read_config(model_dir / names.get("config", "config.yaml"))
-    parameters = _read_parameters(model_dir / names.get("init_param", "model.pt"))
+    parameters = read_parameters(model_dir / names.get("init_param", "model.pt"))
     tokens: tuple[str, ...] = ()
     if config.get("tokenizer"):
         token_file = model_dir / names.get("tokenizer_conf.token_list", "tokens.json")
@@ -174,7 +174,12 @@ def _read_tokens(path: Path) -> tuple[str, ...]:
     return tuple(tokens)
 
 
-def _read_parameters(path: Path) -> Parameters:
+def read_parameters(path: Path) -> Parameters:
+    """Read a checkpoint.
+
+    Raises:
+        ModelFilesError: it is missing or holds no parameters.
+    """
     _existing(path, "the model's parameters")
     try:
         # Mapped, not read: several replicas then share one copy of the file in memory while they load.

@@ -20,6 +20,7 @@ _ENDPOINTS = {
     "transcriptions": "POST /v1/audio/transcriptions",
     "models": "GET /v1/models",
     "jobs": "POST /v1/jobs",
+    "speakers": "POST /v1/speakers",
     "aliyun_asr": "POST /stream/v1/asr",
     "aliyun_flash": "POST /stream/v1/FlashRecognizer",
     "aliyun_file_transcription": "POST /?Action=SubmitTask",
@@ -50,8 +51,8 @@ def root_router(services: Services) -> APIRouter:
         """Transcribe a form's file as FunASR's C++ server does; with `Action`, file transcription."""
         if not _is_upload(request):
             return await files.answer(request)
-        async with services.access.serve(request):
-            return JSONResponse(offline_reply(await transcribe_upload(services, request, "file")))
+        async with services.access.serve(request) as client:
+            return JSONResponse(offline_reply(await transcribe_upload(services, request, "file", client)))
 
     return router
 

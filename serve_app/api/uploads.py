@@ -24,6 +24,11 @@ _IN_MEMORY = _MIB
 
 _MAX_FILES = 4
 _MAX_FIELDS = 200
+_FIELD_BYTES = 4 * _MIB
+"""Of one text field: a data URL with 10 s of audio, as its microphone recorded it."""
+
+_TEXT_BYTES = 20 * _MIB
+"""Of all text fields, which are in memory."""
 
 
 class UploadForm:
@@ -65,6 +70,20 @@ class UploadForm:
             )
         raise InvalidParameter(f"The form field {names[0]!r} with the audio file is missing.", names[0])
 
+    def files(self, name: str) -> list[BinaryIO]:
+        """All files that were sent under ``name``, in order; open until the form is left.
+
+        Raises:
+            InvalidParameter: One was sent as plain text.
+        """
+        sent = [value for key, value in self._items if key == name]
+        found = [value.file for value in sent if isinstance(value, UploadFile)]
+        if len(found) < len(sent):
+            raise InvalidParameter(
+                f"The form field {name!r} was sent as text; it must be a file, with a file name.", name
+            )
+        return found
+
     def filename(self, name: str) -> str | None:
         """What the client calls the file that it sent under ``name``; ``None`` if it sent none."""
         sent = (value for key, value in self._items if key == name and isinstance(value, UploadFile))
@@ -73,9 +92,17 @@ class UploadForm:
 
 class _Parser(MultiPartParser):
     """Starlette's parser, which takes a body without its closing boundary for a whole one and then
-    leaves the file that was being written open."""
+    leaves the file that was being written open. Here, also text is bounded as a whole."""
 
     complete = False
+    text_bytes = 0
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._current_part.file is None:
+            self.text_bytes += end - start
+            if self.text_bytes > _TEXT_BYTES:
+                raise MultiPartException(f"Its fields without files exceed {_TEXT_BYTES // _MIB} MB.")
+        super().on_part_data(data, start, end)
 
     def on_end(self) -> None:
         self.complete = True
@@ -105,6 +132,7 @@ async def read_form(request: Request, *, max_bytes: int) -> AsyncIterator[Upload
         _counted(request, limit, max_bytes),
         max_files=_MAX_FILES,
         max_fields=_MAX_FIELDS,
+        max_part_size=_FIELD_BYTES,
     )
     try:
         try:

@@ -39,6 +39,19 @@ class TranscriptionOptions:
 
     response_format: str
     language: str | None = None
+    speakers: bool | None = None
+    num_speakers: int | None = None
+
+    def form(self) -> dict[str, str]:
+        """As they are sent; what is ``None`` is left to the server."""
+        fields = {"model": ANY_MODEL, "response_format": self.response_format}
+        if self.language:
+            fields["language"] = self.language
+        if self.speakers is not None:
+            fields["enable_speaker_diarization"] = str(self.speakers).lower()
+        if self.num_speakers is not None:
+            fields["num_speakers"] = str(self.num_speakers)
+        return fields
 
 
 class AsrClient:
@@ -67,9 +80,7 @@ class AsrClient:
             ServerUnreachable: no connection, or it broke.
             RequestRefused: any other answer than 200; 429 and 503 only after retries.
         """
-        form = {"model": ANY_MODEL, "response_format": options.response_format}
-        if options.language:
-            form["language"] = options.language
+        form = options.form()
         for attempt in range(_RETRIES + 1):
             with open_file() as file:
                 upload = {"file": (name, file)}

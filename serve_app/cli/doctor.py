@@ -21,6 +21,7 @@ from rich.text import Text
 from serve_app.cli.machine import usable_cores, usable_memory
 from serve_app.cli.ports import PortTaken, PortUnusable, check_port, url_of
 from serve_app.settings import Settings
+from serve_app.speaker_tuning import has_speaker_model
 
 _GB = 1024**3
 _DECODERS = ("aac", "amrnb", "amrwb", "flac", "mp3", "opus", "pcm_s16le", "vorbis")
@@ -31,6 +32,7 @@ _ModelField = Literal[
     "paraformer_streaming_model",
     "punctuation_model",
     "punctuation_realtime_model",
+    "speaker_model",
 ]
 
 
@@ -234,16 +236,21 @@ def _models(document: dict[str, Any]) -> Iterator[Finding]:
         return
     fields: tuple[_ModelField, ...] = get_args(_ModelField)
     for field in fields:
-        yield _model(field, getattr(settings, field), settings.modelscope_path)
+        if field == "speaker_model" and not has_speaker_model(settings):
+            yield Finding("speaker model", Level.FINE, "none: no speakers are told apart")
+        else:
+            yield _model(field, getattr(settings, field), settings.modelscope_path)
 
 
 def _model(field: str, reference: str, modelscope_path: Path) -> Finding:
     from deployments.engines.model_files import ModelFilesError, read_model_files
+    from deployments.engines.speaker_files import read_speaker_files
     from deployments.model_store import ModelMissing, find_model
 
     name = field.replace("_", " ")
     try:
-        files = read_model_files(find_model(reference, modelscope_path))
+        read = read_speaker_files if field == "speaker_model" else read_model_files
+        files = read(find_model(reference, modelscope_path))
     except ModelMissing as error:
         return Finding(name, Level.BLOCKS, str(error), f"or set {field.upper()}")
     except ModelFilesError as error:

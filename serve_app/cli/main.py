@@ -8,18 +8,21 @@ from rich.console import Console
 from rich.table import Table
 
 from serve_app.cli import doctor as doctor_checks
+from serve_app.cli import speaker_plot
 from serve_app.cli import transcribe as transcription
-from serve_app.cli.client import AsrClient, TranscriptionOptions
+from serve_app.cli.client import AsrClient
 from serve_app.cli.common import DEFAULT_URL, ApiKey, Url, fail, run_command
 from serve_app.cli.environment import prepare_for_ray
 from serve_app.cli.jobs import jobs_app
 from serve_app.cli.ports import free_port
+from serve_app.cli.speakers import speakers_app
 from serve_app.cli.transcribe import Format
 
 app = typer.Typer(no_args_is_help=True, help="Speech recognition for files: the server and its client.")
 models_app = typer.Typer(no_args_is_help=True, help="The models that a server offers.")
 app.add_typer(models_app, name="models")
 app.add_typer(jobs_app, name="jobs")
+app.add_typer(speakers_app, name="speakers")
 
 Config = Annotated[Path, typer.Option(help="Ray Serve config file.")]
 FunasrPort = Annotated[
@@ -110,18 +113,36 @@ def transcribe(
     ] = None,
     parallel: Annotated[int, typer.Option("--parallel", "-p", min=1, help="Files sent at once.")] = 4,
     language: Annotated[str | None, typer.Option("--language", "-l", help="ISO 639-1 code, as zh.")] = None,
+    speakers: Annotated[
+        bool | None,
+        typer.Option("--speakers/--no-speakers", help="Tell who speaks; the server's choice if not given."),
+    ] = None,
+    num_speakers: Annotated[
+        int | None, typer.Option(min=1, help="How many there are, if you know; the same as --speakers.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw who speaks when, in one file: a .png, .svg or .pdf.")
+    ] = None,
     api_key: ApiKey = None,
 ) -> None:
     """Transcribe files through a running server."""
+    errors = Console(stderr=True)
     try:
         jobs = transcription.plan(files, output_dir, format_)
+        if plot:
+            speaker_plot.check(plot, files, format_.value, speakers)
+            speakers = True
+        options, render = transcription.presentation(format_, language, speakers, num_speakers)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    options = TranscriptionOptions(format_.value, language)
+    if plot:
+        render = speaker_plot.drawing(
+            plot, files[0].name, render, lambda text: errors.print(text, style="yellow")
+        )
 
     async def run() -> int:
         async with AsrClient(url, api_key, parallel) as client:
-            return await transcription.transcribe(client, jobs, options, parallel, Console(stderr=True))
+            return await transcription.transcribe(client, jobs, options, parallel, errors, render)
 
     if failed := run_command(run()):
         fail(f"{failed} of {len(jobs)} files without a transcript.")

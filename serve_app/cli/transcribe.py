@@ -3,7 +3,7 @@
 import asyncio
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -23,6 +23,10 @@ from rich.progress import (
 from rich.text import Text
 
 from serve_app.cli.client import AsrClient, RequestRefused, TranscriptionOptions
+from serve_app.cli.dialogue import dialogue
+
+Render = Callable[[str], str]
+"""Raises ``RequestRefused`` for an answer that it cannot take."""
 
 
 class Format(StrEnum):
@@ -66,6 +70,26 @@ def plan(files: Sequence[Path], output_dir: Path | None, format_: Format) -> lis
     return [Job(file, output_dir / name) for file, name in zip(files, names, strict=True)]
 
 
+def presentation(
+    format_: Format, language: str | None, speakers: bool | None, num_speakers: int | None
+) -> tuple[TranscriptionOptions, Render]:
+    """What to ask the server for, and what to make of its answer.
+
+    Raises:
+        ValueError: speakers are asked for, and the format has no place for them, or they are not wanted.
+    """
+    if num_speakers is not None:
+        if speakers is False:
+            raise ValueError("--num-speakers and --no-speakers contradict each other")
+        speakers = True
+    if speakers and format_ is Format.JSON:
+        raise ValueError("json has no place for speakers; use verbose_json or diarized_json")
+    as_dialogue = speakers is True and format_ is Format.TEXT
+    asked = Format.VERBOSE_JSON if as_dialogue else format_
+    options = TranscriptionOptions(asked.value, language, speakers, num_speakers)
+    return options, dialogue if as_dialogue else str
+
+
 class _Phase(ProgressColumn):
     """What happens to a file: its bar stands for the upload, which is the part whose end is known."""
 
@@ -74,9 +98,16 @@ class _Phase(ProgressColumn):
 
 
 async def transcribe(
-    client: AsrClient, jobs: Sequence[Job], options: TranscriptionOptions, parallel: int, errors: Console
+    client: AsrClient,
+    jobs: Sequence[Job],
+    options: TranscriptionOptions,
+    parallel: int,
+    errors: Console,
+    render: Render = str,
 ) -> int:
     """Run all jobs and return how many failed. Transcripts on standard output come in the order of ``jobs``.
+
+    ``render`` makes what is delivered of what the server answers.
 
     Raises:
         ServerUnreachable: nobody answers; what still runs is canceled.
@@ -93,7 +124,7 @@ async def transcribe(
         redirect_stdout=sys.stdout.isatty(),
     ) as progress:
         total = progress.add_task("all files", total=len(jobs), visible=len(jobs) > 1)
-        tasks = [asyncio.create_task(_run(client, job, options, slots, progress)) for job in jobs]
+        tasks = [asyncio.create_task(_run(client, job, options, render, slots, progress)) for job in jobs]
         try:
             for job, task in zip(jobs, tasks, strict=True):
                 outcome = await task
@@ -111,15 +142,21 @@ async def transcribe(
 
 
 async def _run(
-    client: AsrClient, job: Job, options: TranscriptionOptions, slots: asyncio.Semaphore, progress: Progress
+    client: AsrClient,
+    job: Job,
+    options: TranscriptionOptions,
+    render: Render,
+    slots: asyncio.Semaphore,
+    progress: Progress,
 ) -> str | RequestRefused | OSError:
     """The transcript, or why this one file has none."""
     async with slots:
         shown = progress.add_task(job.source.name, total=None)
         try:
-            return await client.transcribe(
+            answer = await client.transcribe(
                 job.source.name, lambda: _open(job.source, progress, shown), options
             )
+            return render(answer)
         except (RequestRefused, OSError) as error:
             return error
         finally:

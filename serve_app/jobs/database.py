@@ -49,6 +49,11 @@ class Database:
         self._lock = threading.Lock()
         self._engine: Engine | None = None
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether anybody may have written to it yet: a file of SQLite's is made by whoever is the first."""
+        return not (self._sqlite and self._url.database) or Path(self._url.database).exists()
+
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A transaction that changes nothing."""

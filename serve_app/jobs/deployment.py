@@ -23,8 +23,10 @@ from serve_app.jobs.store import JobStore
 from serve_app.jobs.types import Job, JobStatus
 from serve_app.jobs.webhook import WebhookSender, event_body
 from serve_app.jobs.worker import Worker
+from serve_app.pipeline.speakers.types import SpeakerTuning
 from serve_app.rendering.filetrans import callback_body
 from serve_app.settings import Settings
+from serve_app.speakers.service import SpeakerService
 from serve_app.transcript_log import transcriber_of
 
 _NICENESS = 10
@@ -50,12 +52,16 @@ class Jobs:
         vad: DeploymentHandle[Any],
         paraformer: DeploymentHandle[Any],
         punctuation: DeploymentHandle[Any],
+        speakers: DeploymentHandle[Any] | None,
+        tuning: SpeakerTuning,
     ) -> None:
         database = Database(database_url(settings))
         queue = JobQueue(database, retention_seconds(settings))
         spool = Spool(spool_dir(settings))
-        transcriber = transcriber_of(ServeGraph(vad, paraformer, punctuation), settings)
-        worker = Worker(queue, spool, transcriber, Fetcher(settings))
+        graph = ServeGraph(vad, paraformer, punctuation, speakers)
+        transcriber = transcriber_of(graph, settings, tuning)
+        enrolled = SpeakerService(settings, graph, tuning).voiceprints
+        worker = Worker(queue, spool, transcriber, Fetcher(settings), enrolled)
         self._runner = Runner(queue, spool, worker, _ServeJobMetrics())
         self._sender = _webhook_sender(settings, database)
         # Where all cores are busy, those who wait for an answer get them first; threads made here follow.

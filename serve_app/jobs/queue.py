@@ -8,13 +8,12 @@ import time
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import and_, case, delete, func, insert, or_, select, update
+from sqlalchemy import and_, case, delete, func, or_, select, update
 
-from deployments.messages import SpeechSpan
 from serve_app.jobs import schema
-from serve_app.jobs.codec import dump_recognition, dump_sentence, load_recognition, load_sentence
 from serve_app.jobs.database import Database
-from serve_app.jobs.lease import Known, Lease, LeaseLost, Progress
+from serve_app.jobs.lease import Lease, LeaseLost
+from serve_app.jobs.notebook import JobNotebook, held_by, still
 from serve_app.jobs.rows import end_job, job_of
 from serve_app.jobs.store import Clock
 from serve_app.jobs.types import JobError, JobStatus
@@ -23,11 +22,11 @@ _CANDIDATES = 8
 _CHUNK = 500
 
 
-class JobQueue:
+class JobQueue(JobNotebook):
     """``retention``: seconds for which a job is kept after its end."""
 
     def __init__(self, database: Database, retention: float, clock: Clock = time.time) -> None:
-        self._database = database
+        super().__init__(database)
         self._retention = retention
         self._clock = clock
 
@@ -68,7 +67,7 @@ class JobQueue:
         """The keys of the leases that a worker has."""
         with self._database.read() as connection:
             rows = connection.execute(
-                select(schema.jobs.c.id, schema.jobs.c.attempts).where(*_held_by(worker))
+                select(schema.jobs.c.id, schema.jobs.c.attempts).where(*held_by(worker))
             )
             return {(row.id, row.attempts) for row in rows}
 
@@ -77,101 +76,17 @@ class JobQueue:
         with self._database.write() as connection:
             connection.execute(
                 update(schema.jobs)
-                .where(*_held_by(worker), schema.jobs.c.id.in_(job_ids))
+                .where(*held_by(worker), schema.jobs.c.id.in_(job_ids))
                 .values(lease_until=self._clock() + seconds)
             )
 
     def failures(self, lease: Lease) -> int:
         """Attempts in a row, this one too, that brought nothing new: 0 if it did. Raises ``LeaseLost``."""
         with self._database.read() as connection:
-            found: int | None = connection.scalar(select(schema.jobs.c.failures).where(*_still(lease)))
+            found: int | None = connection.scalar(select(schema.jobs.c.failures).where(*still(lease)))
         if found is None:
             raise LeaseLost
         return found
-
-    def known(self, lease: Lease, channel: int) -> Known:
-        """What earlier attempts found out about a channel."""
-        rows, texts = schema.checkpoints, schema.sentences
-        with self._database.read() as connection:
-            found = connection.execute(
-                select(rows).where(rows.c.job_id == lease.job.id, rows.c.channel == channel)
-            ).all()
-            sentences = connection.execute(
-                select(texts.c.words)
-                .where(texts.c.job_id == lease.job.id, texts.c.channel == channel)
-                .order_by(texts.c.number)
-            ).all()
-        return Known(
-            {SpeechSpan(row.begin_ms, row.end_ms): load_recognition(row.words) for row in found},
-            tuple(load_sentence(row.words) for row in sentences),
-        )
-
-    def save(self, lease: Lease, progress: Progress) -> None:
-        """Put news on disk, all or nothing.
-
-        Raises:
-            LeaseLost: nothing was changed.
-            Overloaded: the disk is full.
-        """
-        job_id = {"job_id": lease.job.id, "channel": progress.channel}
-        new = len(progress.recognized)
-        with self._database.write() as connection:
-            changed = connection.execute(
-                update(schema.jobs)
-                .where(*_still(lease))
-                .values(
-                    seconds_done=progress.seconds_done,
-                    seconds_total=progress.seconds_total,
-                    results_kept=schema.jobs.c.results_kept + new + progress.again,
-                    failures=0 if new else schema.jobs.c.failures,
-                )
-            )
-            if not changed.rowcount:
-                raise LeaseLost
-            about = {"duration": progress.duration, "language": progress.language}
-            where = _channel(schema.channels, lease, progress.channel)
-            if not connection.execute(update(schema.channels).where(*where).values(about)).rowcount:
-                connection.execute(insert(schema.channels).values(job_id | about))
-            if progress.recognized:
-                connection.execute(
-                    insert(schema.checkpoints),
-                    [
-                        {
-                            **job_id,
-                            "begin_ms": span.begin_ms,
-                            "end_ms": span.end_ms,
-                            "attempt": lease.job.attempts,
-                            "words": dump_recognition(recognition),
-                        }
-                        for span, recognition in progress.recognized.items()
-                    ],
-                )
-            if progress.sentences:
-                numbers = [*progress.sentences]
-                for begin in range(0, len(numbers), _CHUNK):
-                    connection.execute(
-                        delete(schema.sentences).where(
-                            *_channel(schema.sentences, lease, progress.channel),
-                            schema.sentences.c.number.in_(numbers[begin : begin + _CHUNK]),
-                        )
-                    )
-                connection.execute(
-                    insert(schema.sentences),
-                    [
-                        {**job_id, "number": number, "words": dump_sentence(sentence)}
-                        for number, sentence in progress.sentences.items()
-                    ],
-                )
-
-    def trim(self, lease: Lease, channel: int, sentences: int) -> None:
-        """Drop the sentences of a channel beyond so many. Raises ``LeaseLost``."""
-        with self._database.write() as connection:
-            _require(connection, lease)
-            connection.execute(
-                delete(schema.sentences).where(
-                    *_channel(schema.sentences, lease, channel), schema.sentences.c.number >= sentences
-                )
-            )
 
     def finish(self, lease: Lease, error: JobError | None = None) -> None:
         """Complete a job, or fail it. Raises ``LeaseLost``."""
@@ -183,7 +98,7 @@ class JobQueue:
             ended = end_job(
                 connection,
                 lease.job.id,
-                *_still(lease),
+                *still(lease),
                 now=self._clock(),
                 retention=self._retention,
                 **values,
@@ -197,7 +112,7 @@ class JobQueue:
         with self._database.write() as connection:
             connection.execute(
                 update(schema.jobs)
-                .where(*_still(lease))
+                .where(*still(lease))
                 .values(
                     status=JobStatus.QUEUED.value,
                     available_at=self._clock() + pause,
@@ -244,24 +159,3 @@ class JobQueue:
                     )
                 }
         return found
-
-
-def _held_by(worker: str) -> tuple[Any, ...]:
-    return schema.jobs.c.lease_owner == worker, schema.jobs.c.status == JobStatus.RUNNING.value
-
-
-def _still(lease: Lease) -> tuple[Any, ...]:
-    jobs = schema.jobs
-    return jobs.c.id == lease.job.id, jobs.c.attempts == lease.job.attempts, *_held_by(lease.worker)
-
-
-def _channel(table: Any, lease: Lease, channel: int) -> tuple[Any, ...]:
-    return table.c.job_id == lease.job.id, table.c.channel == channel
-
-
-def _require(connection: Any, lease: Lease) -> None:
-    """Hold on to the job's row until the transaction ends."""
-    if not connection.execute(
-        update(schema.jobs).where(*_still(lease)).values(lease_owner=lease.worker)
-    ).rowcount:
-        raise LeaseLost

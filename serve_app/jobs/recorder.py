@@ -1,6 +1,7 @@
 """Puts on disk what comes out of one channel of a job, while it comes."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 
 from deployments.messages import Recognition, SpeechSpan
@@ -59,6 +60,9 @@ class Recorder:
         self._again = 0
         self._sentences: dict[int, Sentence] = {}
         self._count = 0
+        self._kept = [*known.sentences]
+        # Where speakers are known, an earlier attempt came to the end: what it left is not undone meanwhile.
+        self._was_whole = any(sentence.speaker is not None for sentence in known.sentences)
         self._written: Progress | None = None
         self._writing = asyncio.Lock()
         self._fault: BaseException | None = None
@@ -81,8 +85,10 @@ class Recorder:
 
     def add(self, sentence: Sentence) -> None:
         """Take the next sentence; it goes to disk with the next result."""
-        known = self._known.sentences
-        if self._count >= len(known) or known[self._count] != sentence:
+        if self._was_whole:
+            return
+        if self._kept[self._count : self._count + 1] != [sentence]:
+            self._kept[self._count : self._count + 1] = [sentence]
             self._sentences[self._count] = sentence
         self._count += 1
 
@@ -104,13 +110,16 @@ class Recorder:
                 raise
             self._written = position
 
-    async def finish(self) -> None:
-        """The channel has come to its end: flush, and drop sentences that only an earlier attempt had."""
+    async def finish(self, sentences: Sequence[Sentence]) -> None:
+        """The channel has come to its end: flush, and keep these sentences and no others.
+
+        They differ from those that were added where speakers are told apart.
+        """
         if self._transcription is not None:
             self._tally.measured(self._transcription.seconds_decoded)
         await self.flush()
-        if self._count < len(self._known.sentences):
-            await in_whole(self._queue.trim, self._lease, self._channel, self._count)
+        if self._kept != [*sentences]:
+            await in_whole(self._queue.replace, self._lease, self._channel, sentences)
         self._tally.end_channel()
 
     def _progress(self) -> Progress:

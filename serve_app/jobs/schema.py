@@ -7,6 +7,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -115,3 +116,22 @@ webhooks = Table(
 """Notices of jobs that have ended."""
 
 Index("asr_webhooks_due", webhooks.c.next_at)
+
+speakers = Table(
+    "asr_speakers",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("owner", _NAME, nullable=False),
+    Column("name", String(64), nullable=False),
+    # What made the voice; those of different models cannot be compared.
+    Column("model", _NAME, nullable=False),
+    # 32-bit floats, little-endian.
+    Column("voice", LargeBinary, nullable=False),
+    Column("seconds", Double, nullable=False),
+    Column("recordings", Integer, nullable=False),
+    Column("created_at", Double, nullable=False),
+    UniqueConstraint("owner", "name", name="asr_speakers_names"),
+)
+"""Named voices. They belong to no job, and stay until they are deleted."""
+
+Index("asr_speakers_of_owner", speakers.c.owner, speakers.c.created_at)

@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import ColumnElement, Select, and_, delete, func, insert, or_, select
 from sqlalchemy.exc import IntegrityError
@@ -34,8 +34,11 @@ class NewJob:
 
     @property
     def fingerprint(self) -> str:
-        """The same for the same order."""
-        return hashlib.sha256(f"{dump_spec(self.spec)}\n{self.recording_hash}".encode()).hexdigest()
+        """The same for the same order, also if its owner has enrolled another voice meanwhile."""
+        spec, speakers = self.spec, self.spec.options.speakers
+        if speakers is not None:
+            spec = replace(spec, options=replace(spec.options, speakers=replace(speakers, known=())))
+        return hashlib.sha256(f"{dump_spec(spec)}\n{self.recording_hash}".encode()).hexdigest()
 
 
 class JobStore:

@@ -6,13 +6,12 @@ segments in flight, not by the length of the recording.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Generator
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 from deployments.messages import (
     SAMPLE_RATE,
-    AudioPiece,
     AudioSlice,
     Pcm,
     Priority,
@@ -20,25 +19,31 @@ from deployments.messages import (
     SpeechSpan,
     VadOptions,
 )
+from serve_app.pipeline.blocks import SAMPLES_PER_MS, BlockStore
 from serve_app.pipeline.graph import Graph
 from serve_app.pipeline.segments import VAD_LATENCY_MS, Loudness, SegmentLimits, SegmentPlanner
 from serve_app.pipeline.sentences import SentenceBuilder
+from serve_app.pipeline.speakers.listening import Listener
+from serve_app.pipeline.speakers.types import SpeakerOptions, SpeakerTuning
 from serve_app.pipeline.types import Sentence, TimedWord, Transcript
-
-_SAMPLES_PER_MS = SAMPLE_RATE // 1000
 
 Blocks = AsyncIterator[Pcm]
 
 
 @dataclass(frozen=True, slots=True)
 class FileOptions:
-    """How files are cut. ``in_flight``: segments of one file that may wait for recognition at once;
-    ``priority``: before and after what else is waiting there."""
+    """How files are cut, and what is wanted of them.
+
+    ``in_flight``: segments of one file that may wait for recognition at once; ``priority``: before and after
+    what else is waiting there. ``speakers``: tell apart who speaks, by their voices; ``None``: nobody asks.
+    """
 
     segments: SegmentLimits = field(default_factory=SegmentLimits)
     vad: VadOptions = field(default_factory=VadOptions)
     in_flight: int = 32
     priority: Priority = Priority.REQUEST
+    speakers: SpeakerOptions | None = None
+    tuning: SpeakerTuning = field(default_factory=SpeakerTuning)
 
 
 class Checkpoints(Protocol):
@@ -54,34 +59,6 @@ class Checkpoints(Protocol):
     async def keep(self, span: SpeechSpan, recognition: Recognition) -> None:
         """Take a new result; called for many segments at once, in any order."""
         ...
-
-
-class BlockStore:
-    """The stored blocks that are still needed, as one long recording."""
-
-    def __init__(self) -> None:
-        self._pieces: list[tuple[int, AudioPiece]] = []
-        self.num_samples = 0
-
-    def append(self, piece: AudioPiece) -> None:
-        self._pieces.append((self.num_samples, piece))
-        self.num_samples += piece.end - piece.begin
-
-    def forget_before(self, ms: int) -> None:
-        """Drop whole blocks before ``ms``. Slices that were handed out keep what they refer to."""
-        sample = ms * _SAMPLES_PER_MS
-        while self._pieces and self._pieces[0][0] + _length(self._pieces[0][1]) <= sample:
-            del self._pieces[0]
-
-    def slice(self, span: SpeechSpan) -> AudioSlice:
-        """The audio of a span, as pieces of blocks."""
-        begin, end = span.begin_ms * _SAMPLES_PER_MS, span.end_ms * _SAMPLES_PER_MS
-        cut: list[AudioPiece] = []
-        for offset, piece in self._pieces:
-            first, last = max(begin - offset, 0), min(end - offset, _length(piece))
-            if first < last:
-                cut.append(AudioPiece(piece.ref, piece.begin + first, piece.begin + last))
-        return AudioSlice(tuple(cut))
 
 
 @dataclass(slots=True)
@@ -103,6 +80,7 @@ class FileJob:
         self._queue: asyncio.Queue[_Segment | None] = asyncio.Queue(options.in_flight)
         self._running: set[asyncio.Task[Recognition]] = set()
         self._store = BlockStore()
+        self._listener = _listener(graph, options)
         self.seconds_done = 0.0
 
     @property
@@ -110,7 +88,7 @@ class FileJob:
         return self._store.num_samples / SAMPLE_RATE
 
     async def sentences(self, blocks: Blocks) -> AsyncGenerator[Sentence, None]:
-        """Yield the sentences of a recording, in order, as they are finished.
+        """Yield the sentences of a recording, in order, as they are finished, still without their speakers.
 
         Args:
             blocks: mono int16 audio at 16 kHz, in blocks of any length.
@@ -129,13 +107,28 @@ class FileJob:
             for sentence in await builder.finish():
                 yield sentence
             self.seconds_done = self.seconds_decoded
+            if self._listener is not None:
+                await self._listener.finish()
         finally:
             await self._cancel(producer)
+
+    async def with_speakers(self, sentences: Sequence[Sentence], language: str) -> tuple[Sentence, ...]:
+        """The sentences of the whole recording with who said them, perhaps in more pieces; as they are if
+        nobody asks.
+
+        Args:
+            sentences: what :meth:`sentences` has yielded to its end, or what was made of it; times count.
+            language: of the recording (ISO 639-1).
+        """
+        if self._listener is None or not sentences:
+            return tuple(sentences)
+        return await self._listener.label(sentences, language)
 
     async def transcript(self, blocks: Blocks, language: str | None = None) -> Transcript:
         """Run to the end; ``language`` (ISO 639-1) is what the caller knows, else it is told by script."""
         sentences = [sentence async for sentence in self.sentences(blocks)]
-        return Transcript.of(self.seconds_decoded, sentences, language)
+        transcript = Transcript.of(self.seconds_decoded, sentences, language)
+        return replace(transcript, sentences=await self.with_speakers(sentences, transcript.language))
 
     async def _next(self, producer: asyncio.Task[None]) -> _Segment | None:
         """The next segment, or what ended the producer: a queue alone would wait for ever after a fault."""
@@ -160,14 +153,17 @@ class FileJob:
             loudness.append(block)
             result = await self._graph.detect(AudioSlice((piece,)), state, final, self._options.vad)
             state = result.state
-            position_ms = self._store.num_samples // _SAMPLES_PER_MS
+            position_ms = self._store.num_samples // SAMPLES_PER_MS
             for span in result.spans:
                 for segment in planner.add(span):
                     await self._start(segment)
             for segment in planner.advance(position_ms, result.open_begin_ms):
                 await self._start(segment)
-            needed = [ms for ms in (planner.needed_from_ms, result.open_begin_ms) if ms is not None]
-            keep_from = min(needed, default=position_ms - VAD_LATENCY_MS)
+            needed = [planner.needed_from_ms]
+            if self._listener is not None:
+                await self._listener.hear(result, position_ms, self._store.slice)
+                needed.append(self._listener.needed_from_ms)
+            keep_from = min((ms for ms in needed if ms is not None), default=position_ms - VAD_LATENCY_MS)
             self._store.forget_before(keep_from)
             loudness.forget_before(keep_from)
         for segment in planner.finish():
@@ -190,14 +186,25 @@ class FileJob:
         return recognition
 
     async def _cancel(self, producer: asyncio.Task[None]) -> None:
-        tasks = [producer, *self._running]
+        tasks: list[asyncio.Task[Any]] = [producer, *self._running]
+        if self._listener is not None:
+            tasks += self._listener.calls
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _length(piece: AudioPiece) -> int:
-    return piece.end - piece.begin
+def _listener(graph: Graph, options: FileOptions) -> Listener | None:
+    if options.speakers is None or options.speakers.by_channel:
+        return None
+    return Listener(
+        graph,
+        options.speakers,
+        options.tuning,
+        end_silence_ms=options.vad.max_end_silence_ms,
+        in_flight=options.in_flight,
+        priority=options.priority,
+    )
 
 
 def _absolute(recognition: Recognition, begin_ms: int) -> list[TimedWord]:

@@ -84,12 +84,13 @@ class SegmentPlanner:
         self._silence_ms = int(limits.silence * 1000)
         self._loudness = loudness
         self._pending: SpeechSpan | None = None
+        self._open_from: int | None = None
         self._cut_until = 0
 
     @property
     def needed_from_ms(self) -> int | None:
-        """Begin of the segment being merged; audio before it is needed no longer. ``None``: none is."""
-        return None if self._pending is None else self._pending.begin_ms
+        """Begin of what belongs to no segment yet; audio before it is needed no longer. ``None``: nothing."""
+        return self._open_from if self._pending is None else self._pending.begin_ms
 
     def add(self, span: SpeechSpan) -> Iterator[SpeechSpan]:
         """Take a finished span; yield the segments that it settles."""
@@ -114,6 +115,7 @@ class SegmentPlanner:
             self._pending = None
         if open_begin_ms is not None and position_ms - next_begin > self._longest_ms:
             yield from self._cut_open(next_begin, position_ms)
+        self._open_from = None if open_begin_ms is None else max(open_begin_ms, self._cut_until)
 
     def finish(self) -> Iterator[SpeechSpan]:
         """The recording is over: yield what is left."""

@@ -8,8 +8,11 @@ https://help.aliyun.com/zh/isi/developer-reference/sdk-reference-for-flash-file 
 from collections.abc import Sequence
 from typing import NotRequired, TypedDict
 
+from serve_app.pipeline.speakers.turns import Turn, turns
 from serve_app.pipeline.text import half_width
 from serve_app.pipeline.types import Sentence, Transcript
+from serve_app.rendering.openai import CONFIDENCE_DIGITS
+from serve_app.rendering.speakers import apart
 
 SUCCESS = 20000000
 
@@ -23,11 +26,16 @@ class WordToken(TypedDict):
 
 
 class Segment(TypedDict):
-    """A sentence; seconds, to two decimals."""
+    """A sentence, or what one speaker says in a row; seconds, to two decimals.
+
+    ``speaker_id`` is the speaker's label, ``speaker_confidence`` from 0 to 1.
+    """
 
     text: str
     start_time: float
     end_time: float
+    speaker_id: NotRequired[str]
+    speaker_confidence: NotRequired[float]
     word_tokens: NotRequired[list[WordToken]]
 
 
@@ -53,10 +61,13 @@ class FlashWord(TypedDict):
 
 
 class FlashSentence(TypedDict):
+    """``speaker_id``, the speaker's label, is none of Aliyun's fields."""
+
     text: str
     begin_time: int
     end_time: int
     channel_id: int
+    speaker_id: NotRequired[str]
     words: NotRequired[list[FlashWord]]
 
 
@@ -85,35 +96,48 @@ def recognition_body(
     words: bool = True,
     seconds: float,
 ) -> RecognitionBody:
-    """What was said in one recording.
+    """What was said in one recording, by sentences, or by turns where speakers are told apart.
 
     Args:
         status: what the client takes for success.
-        lines: each sentence of ``result`` on a line of its own, as funasr-api writes it.
+        lines: each sentence of ``result`` on a line of its own, as funasr-api writes it. Each turn has its
+            own in any case.
         words: with ``word_tokens`` in each segment.
         seconds: what the work took.
     """
-    sentences = transcript.sentences
+    found = _turns(transcript)
+    spoken = any(turn.speaker for turn in found)
     return {
         "task_id": task_id,
-        "result": "\n".join(item.text for item in sentences) if lines else transcript.text,
+        "result": "\n".join(turn.text for turn in found) if lines or spoken else transcript.text,
         "status": status,
         "message": "SUCCESS",
-        "segments": [_segment(sentence, words) for sentence in sentences],
+        "segments": [_segment(turn, words) for turn in found],
         "duration": round(transcript.duration, 3),
         "processing_time": round(seconds, 3),
     }
 
 
-def _segment(sentence: Sentence, words: bool) -> Segment:
+def _turns(transcript: Transcript) -> Sequence[Turn]:
+    """Where nobody tells speakers apart, each sentence is one."""
+    if any(sentence.speaker for sentence in transcript.sentences):
+        return turns(transcript.sentences)
+    return [Turn(None, (sentence,)) for sentence in transcript.sentences]
+
+
+def _segment(turn: Turn, words: bool) -> Segment:
     segment: Segment = {
-        "text": sentence.text,
-        "start_time": round(sentence.begin, 2),
-        "end_time": round(sentence.end, 2),
+        "text": turn.text,
+        "start_time": round(turn.begin, 2),
+        "end_time": round(turn.end, 2),
     }
+    if turn.speaker:
+        segment["speaker_id"] = turn.speaker.label
+        segment["speaker_confidence"] = round(turn.speaker.confidence, CONFIDENCE_DIGITS)
     if words:
         segment["word_tokens"] = [
             {"text": word.text, "start_time": round(word.begin, 2), "end_time": round(word.end, 2)}
+            for sentence in turn.sentences
             for word in sentence.words
         ]
     return segment
@@ -122,10 +146,13 @@ def _segment(sentence: Sentence, words: bool) -> Segment:
 def flash_body(
     channels: Sequence[Transcript], *, task_id: str, words: bool = False, seconds: float
 ) -> FlashBody:
-    """What was said in each channel, in one list by time; arguments as for :func:`recognition_body`."""
+    """What was said in each channel, in one list by time; arguments as for :func:`recognition_body`.
+
+    Speakers of different channels are different people.
+    """
     sentences = [
         _flash_sentence(sentence, channel, words)
-        for channel, transcript in enumerate(channels)
+        for channel, transcript in enumerate(apart(channels))
         for sentence in transcript.sentences
     ]
     return {
@@ -148,6 +175,8 @@ def _flash_sentence(sentence: Sentence, channel: int, words: bool) -> FlashSente
         "end_time": milliseconds(sentence.end),
         "channel_id": channel,
     }
+    if sentence.speaker:
+        item["speaker_id"] = sentence.speaker.label
     if words:
         item["words"] = [
             {

@@ -13,6 +13,7 @@ from typing import Any
 from serve_app.jobs.types import Job, JobStatus
 from serve_app.pipeline.types import Sentence, Transcript
 from serve_app.rendering.aliyun import milliseconds
+from serve_app.rendering.speakers import apart
 
 CODES: Mapping[str, int] = {
     "SUCCESS": 21050000,
@@ -123,13 +124,15 @@ def file_sentences(channels: Sequence[Transcript], windows: Windows = ()) -> lis
 
     ``SilenceDuration`` is the pause since the channel's sentence before, in whole seconds, and
     ``SpeechRate`` characters a minute. ``EmotionValue``, a loudness in Aliyun's answers, is left out:
-    nothing here measures it.
+    nothing here measures it. Where speakers are told apart, those of a recording with one channel have their
+    number, from 0, in ``ChannelId``, as Aliyun's ``auto_split`` has it; ``SpeakerId`` is their label.
     """
     items = []
-    for channel, transcript in enumerate(channels):
+    for channel, transcript in enumerate(apart(channels)):
         last = 0.0
         for sentence in _within(transcript.sentences, channel, windows):
-            items.append(_file_sentence(sentence, channel, sentence.begin - last))
+            item = _file_sentence(sentence, sentence.begin - last)
+            items.append(item | _source(sentence, channel, len(channels)))
             last = sentence.end
     return sorted(items, key=lambda item: (item["BeginTime"], item["ChannelId"]))
 
@@ -141,23 +144,30 @@ def file_words(channels: Sequence[Transcript], windows: Windows = ()) -> list[di
             "Word": word.text,
             "BeginTime": milliseconds(word.begin),
             "EndTime": milliseconds(word.end),
-            "ChannelId": channel,
+            **_source(sentence, channel, len(channels)),
         }
-        for channel, transcript in enumerate(channels)
+        for channel, transcript in enumerate(apart(channels))
         for sentence in _within(transcript.sentences, channel, windows)
         for word in sentence.words
     ]
     return sorted(items, key=lambda item: (item["BeginTime"], item["ChannelId"]))
 
 
-def _file_sentence(sentence: Sentence, channel: int, pause: float) -> dict[str, Any]:
+def _source(sentence: Sentence, channel: int, channels: int) -> dict[str, Any]:
+    """Where it was heard, and from whom."""
+    speaker = sentence.speaker
+    if speaker is None:
+        return {"ChannelId": channel}
+    return {"ChannelId": channel if channels > 1 else speaker.number - 1, "SpeakerId": speaker.label}
+
+
+def _file_sentence(sentence: Sentence, pause: float) -> dict[str, Any]:
     length = max(milliseconds(sentence.end - sentence.begin), 1)
     return {
         "BeginTime": milliseconds(sentence.begin),
         "EndTime": milliseconds(sentence.end),
         "SilenceDuration": int(max(pause, 0)),
         "Text": sentence.text,
-        "ChannelId": channel,
         "SpeechRate": len(sentence.text) * 60_000 // length,
     }
 

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import Literal, NotRequired, TypedDict
 
 from serve_app.pipeline.text import join_words
-from serve_app.pipeline.types import Sentence, TimedWord, Transcript
+from serve_app.pipeline.types import Sentence, Speaker, TimedWord, Transcript
 
 Granularity = Literal["word", "segment"]
 
@@ -17,6 +17,9 @@ DEFAULT_GRANULARITIES: tuple[Granularity, ...] = ("segment",)
 
 ONLY_SPEAKER = "A"
 """Who speaks where nobody tells speakers apart; OpenAI's first speaker has the same letter."""
+
+CONFIDENCE_DIGITS = 3
+"""Decimals of a speaker's confidence, in all answers that have it."""
 
 LEAST_LOG_PROB = -9999.0
 """OpenAI's value for what is all but impossible; JSON has no infinity."""
@@ -49,7 +52,8 @@ class SegmentItem(TypedDict):
 
     ``seek`` is its begin in Whisper's frames of 10 ms. ``tokens`` is empty and ``temperature`` 0, because
     Paraformer decodes whole words in one deterministic pass. ``no_speech_prob`` is 0, because only what
-    voice-activity detection found to be speech is recognized at all.
+    voice-activity detection found to be speech is recognized at all. ``speaker`` is the label, and
+    ``speaker_confidence`` is from 0 to 1.
     """
 
     id: int
@@ -63,10 +67,14 @@ class SegmentItem(TypedDict):
     compression_ratio: float
     no_speech_prob: float
     speaker: NotRequired[str | None]
+    speaker_confidence: NotRequired[float]
 
 
 class SpeakerSegmentItem(TypedDict):
-    """A sentence and who spoke it; times in seconds of the recording. Also an event of a streamed answer."""
+    """A sentence and who spoke it; times in seconds of the recording. Also an event of a streamed answer.
+
+    ``speaker`` is a name if the voice is known, else a letter.
+    """
 
     type: Literal["transcript.text.segment"]
     id: str
@@ -138,7 +146,7 @@ def verbose_json_body(
 ) -> VerboseJsonBody:
     """``response_format=verbose_json``; ``granularities`` picks ``segments`` and ``words``.
 
-    ``speakers``: give each segment a ``speaker``, ``None`` where it is not known.
+    ``speakers``: give each segment a ``speaker``, ``None`` as long as it is not known.
     """
     body: VerboseJsonBody = {
         "task": "transcribe",
@@ -150,8 +158,8 @@ def verbose_json_body(
     if "segment" in granularities:
         body["segments"] = [_segment(number, item) for number, item in enumerate(transcript.sentences)]
         if speakers:
-            for segment in body["segments"]:
-                segment["speaker"] = None
+            for segment, sentence in zip(body["segments"], transcript.sentences, strict=True):
+                _add_speaker(segment, sentence.speaker)
     if "word" in granularities:
         body["words"] = word_items(transcript.words)
     return body
@@ -185,13 +193,14 @@ def segment_id(number: int) -> str:
 
 def speaker_segment(number: int, sentence: Sentence) -> SpeakerSegmentItem:
     """A sentence as a segment of ``diarized_json``, and as an event."""
+    speaker = sentence.speaker
     return {
         "type": "transcript.text.segment",
         "id": segment_id(number),
         "start": round(sentence.begin, 3),
         "end": round(sentence.end, 3),
         "text": sentence.text,
-        "speaker": ONLY_SPEAKER,
+        "speaker": ONLY_SPEAKER if speaker is None else speaker.name or speaker.letter,
     }
 
 
@@ -251,3 +260,9 @@ def _segment(number: int, sentence: Sentence) -> SegmentItem:
         "compression_ratio": round(len(encoded) / len(zlib.compress(encoded)), 4),
         "no_speech_prob": 0.0,
     }
+
+
+def _add_speaker(segment: SegmentItem, speaker: Speaker | None) -> None:
+    segment["speaker"] = speaker.label if speaker else None
+    if speaker:
+        segment["speaker_confidence"] = round(speaker.confidence, CONFIDENCE_DIGITS)

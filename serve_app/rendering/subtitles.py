@@ -1,14 +1,15 @@
 """SubRip and WebVTT.
 
 Cues follow common subtitling practice: at most two lines of about 20 Chinese or 42 Latin characters, on
-screen for at most seven seconds, cut where a reader would pause. WebVTT: https://www.w3.org/TR/webvtt1/
+screen for at most seven seconds, cut where a reader would pause. Where speakers are told apart, each sentence
+begins with its speaker's label in brackets. WebVTT: https://www.w3.org/TR/webvtt1/
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from serve_app.pipeline.text import is_cjk, join_words
-from serve_app.pipeline.types import Sentence, TimedWord, Transcript
+from serve_app.pipeline.types import Sentence, Speaker, TimedWord, Transcript
 
 LINE_COLUMNS = 42
 """Widest line; a CJK character takes two columns."""
@@ -18,6 +19,9 @@ MAX_CUE_MS = 7_000
 
 MIN_CUE_MS = 800
 """A shorter cue stays on screen this long, in milliseconds, unless the next one begins sooner."""
+
+LABEL_COLUMNS = 28
+"""Widest label of a speaker, so that words have room beside it; a longer one is cut."""
 
 _PAUSE_SEC = 0.3
 
@@ -67,27 +71,42 @@ def cues(transcript: Transcript) -> list[Cue]:
 
 
 def _sentence_cues(sentence: Sentence) -> list[Cue]:
-    # What must stand at the head of a sentence's first cue, such as who speaks, belongs in this function.
+    head = _head(sentence.speaker)
     cues_of_sentence = []
-    for piece in _joined(_pieces(sentence.words)):
+    for piece in _joined(_pieces(sentence.words, head), head):
         begin_ms, end_ms = round(piece[0].begin * 1000), round(piece[-1].end * 1000)
-        cues_of_sentence.append(Cue(begin_ms, end_ms, _lines(piece) or (_text(piece),)))
+        lines = _lines(piece, head) or (head + _text(piece),)
+        cues_of_sentence.append(Cue(begin_ms, end_ms, lines))
+        head = ""
     return cues_of_sentence
 
 
-def _pieces(words: Sequence[TimedWord]) -> list[Sequence[TimedWord]]:
-    """Halve the words at the best place until each piece fits into one cue."""
-    if len(words) == 1 or _fits(words):
+def _head(speaker: Speaker | None) -> str:
+    """What stands before the words of a sentence."""
+    if speaker is None:
+        return ""
+    # A line break in a name, which a client may send, would end the cue.
+    label = " ".join(speaker.label.split())
+    if _columns(label) > LABEL_COLUMNS:
+        while _columns(label) >= LABEL_COLUMNS:
+            label = label[:-1]
+        label = label.rstrip() + "…"
+    return f"[{label}] "
+
+
+def _pieces(words: Sequence[TimedWord], head: str) -> list[Sequence[TimedWord]]:
+    """Halve the words at the best place until each piece, the first one after ``head``, fits into a cue."""
+    if len(words) == 1 or _fits(words, head):
         return [words]
     cut = _best_cut(words)
-    return _pieces(words[:cut]) + _pieces(words[cut:])
+    return _pieces(words[:cut], head) + _pieces(words[cut:], "")
 
 
-def _joined(pieces: Sequence[Sequence[TimedWord]]) -> list[Sequence[TimedWord]]:
+def _joined(pieces: Sequence[Sequence[TimedWord]], head: str) -> list[Sequence[TimedWord]]:
     """Undo cuts between neighbors that fit into one cue together."""
     joined: list[Sequence[TimedWord]] = []
     for piece in pieces:
-        if joined and _fits([*joined[-1], *piece]):
+        if joined and _fits([*joined[-1], *piece], head if len(joined) == 1 else ""):
             joined[-1] = [*joined[-1], *piece]
         else:
             joined.append(piece)
@@ -107,24 +126,25 @@ def _best_cut(words: Sequence[TimedWord]) -> int:
     return longest if pauses[longest] >= _PAUSE_SEC else min(central, key=lambda cut: abs(cut - middle))
 
 
-def _fits(words: Sequence[TimedWord]) -> bool:
-    return (words[-1].end - words[0].begin) * 1000 <= MAX_CUE_MS and _lines(words) is not None
+def _fits(words: Sequence[TimedWord], head: str) -> bool:
+    return (words[-1].end - words[0].begin) * 1000 <= MAX_CUE_MS and _lines(words, head) is not None
 
 
-def _lines(words: Sequence[TimedWord]) -> tuple[str, ...] | None:
-    """The words on one line or on two of about the same width; ``None`` if they need more."""
-    whole = _text(words)
+def _lines(words: Sequence[TimedWord], head: str) -> tuple[str, ...] | None:
+    """Head and words on one line or on two of about the same width; ``None`` if they need more."""
+    whole = head + _text(words)
     total = _columns(whole)
     if total <= LINE_COLUMNS:
         return (whole,)
     if total > 2 * LINE_COLUMNS + 1:  # a space at the line break takes no column
         return None
     best: tuple[float, tuple[str, str]] | None = None
-    for cut in range(1, len(words)):
-        first, second = _text(words[:cut]), _text(words[cut:])
+    for cut in range(0 if head else 1, len(words)):
+        first, second = (head + _text(words[:cut])).rstrip(), _text(words[cut:])
         widths = _columns(first), _columns(second)
         if max(widths) <= LINE_COLUMNS:
-            cost = abs(widths[0] - widths[1]) - (LINE_COLUMNS / 3 if words[cut - 1].mark else 0)
+            marked = cut > 0 and words[cut - 1].mark
+            cost = abs(widths[0] - widths[1]) - (LINE_COLUMNS / 3 if marked else 0)
             if best is None or cost < best[0]:
                 best = cost, (first, second)
     return best[1] if best else None

@@ -103,7 +103,7 @@ class App {
   }
 
   async copy() {
-    const copied = await writeClipboard(this.transcript.text);
+    const copied = await writeClipboard(this.transcript.text(this.texts));
     const button = byId("copy");
     this.view.showHint(copied ? null : { key: "copyFailed", values: {} });
     if (!copied) return;
@@ -113,7 +113,7 @@ class App {
 
   download() {
     const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([this.transcript.srt()], { type: "application/x-subrip" }));
+    link.href = URL.createObjectURL(new Blob([this.transcript.srt(this.texts)], { type: "application/x-subrip" }));
     const name = this.run?.options.source === "file" ? this.run.options.file.name : "live";
     link.download = `${name.replace(/\.[^.]*$/, "")}.srt`;
     link.click();
@@ -124,6 +124,7 @@ class App {
     this.texts.language = language;
     remember({ language });
     this.view.translate(this.run);
+    this.view.showTranscript(this.transcript);
     this.settings.show();
   }
 

@@ -2,6 +2,7 @@
 
 import { newId, Session } from "./session.js";
 import { TARGET_RATE } from "./audio.js";
+import { changesOf, speakerOf } from "./speakers.js";
 import { number, placedWords } from "./words.js";
 
 export class DashscopeSession extends Session {
@@ -18,7 +19,11 @@ export class DashscopeSession extends Session {
       task: "asr",
       function: "recognition",
       model: "paraformer-realtime-v2",
-      parameters: { format: "pcm", sample_rate: TARGET_RATE },
+      parameters: {
+        format: "pcm",
+        sample_rate: TARGET_RATE,
+        ...(this.options.speakers ? { diarization_enabled: true } : {}),
+      },
     };
     return [this.message("run-task", task)];
   }
@@ -42,7 +47,8 @@ export class DashscopeSession extends Session {
     }
   }
 
-  result({ text, begin_time: begin, end_time: end, heartbeat, sentence_end: ended, words }) {
+  result(sentence) {
+    const { text, begin_time: begin, end_time: end, heartbeat, sentence_end: ended, words } = sentence;
     if (heartbeat) return;
     const told = { text: String(text ?? ""), begin: number(begin) };
     if (ended === false || number(end) === null) {
@@ -50,6 +56,8 @@ export class DashscopeSession extends Session {
       return;
     }
     const timed = (words ?? []).map((word) => ({ text: word.text, begin: word.begin_time, end: word.end_time }));
-    this.callbacks.onFinal({ ...told, end, words: placedWords(told.text, timed) });
+    const speaker = speakerOf(sentence.speaker_id, sentence.speaker_confidence, sentence.speaker_name);
+    const found = { words: placedWords(told.text, timed), speaker, changes: changesOf(sentence) };
+    this.callbacks.onFinal({ ...told, end, ...found });
   }
 }

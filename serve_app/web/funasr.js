@@ -2,6 +2,7 @@
 
 import { Session } from "./session.js";
 import { TARGET_RATE } from "./audio.js";
+import { changesOf, speakerOf } from "./speakers.js";
 import { grouped, joined, number, SENTENCE_END, spanOf, timedWords } from "./words.js";
 
 const FRAME_MS = 60;
@@ -31,7 +32,7 @@ export class FunasrSession extends Session {
   }
 
   hello() {
-    const { mode, chunkSize, chunkInterval, name } = this.options;
+    const { mode, chunkSize, chunkInterval, name, speakers } = this.options;
     const config = {
       mode,
       chunk_size: chunkSize,
@@ -43,6 +44,7 @@ export class FunasrSession extends Session {
       audio_fs: TARGET_RATE,
       itn: true,
       is_speaking: true,
+      ...(speakers ? { enable_speaker_diarization: true } : {}),
     };
     return [config];
   }
@@ -101,12 +103,16 @@ function sentence(text, message, { begin, end }) {
     begin: begin ?? pairs[0]?.[0] ?? null,
     end: end ?? pairs.at(-1)?.[1] ?? null,
     words: timedWords(text, pairs),
+    speaker: speakerOf(message.spk_name, message.spk_score),
+    changes: changesOf(message),
   };
 }
 
 /** The sentences of an offline result, which covers the whole recording. */
 function sentencesOf(text, message) {
   const whole = sentence(text, message, timesOf(message));
+  const spoken = Array.isArray(message.sentence_info) ? message.sentence_info : [];
+  if (spoken.some((info) => info.spk_name)) return spoken.map((info) => spokenSentence(info, whole.words));
   if (whole.words.length) return grouped(whole.words, SENTENCE_END).map(spanOf);
   const stamps = Array.isArray(message.stamp_sents) ? message.stamp_sents : [];
   if (!stamps.length) return [whole];
@@ -116,6 +122,17 @@ function sentencesOf(text, message) {
     end: number(end),
     words: [],
   }));
+}
+
+/** A sentence of a recording in which speakers were told apart. */
+function spokenSentence({ text, start, end, spk_name: name, spk_score: score }, words) {
+  return {
+    text: String(text ?? ""),
+    begin: number(start),
+    end: number(end),
+    words: words.filter((word) => word.begin >= start && word.begin < end),
+    speaker: speakerOf(name, score),
+  };
 }
 
 /** `timestamp` is a JSON string of [begin, end] pairs; old servers send a list, or a number for none. */

@@ -70,6 +70,10 @@ const en = {
   protocolDashscopeNote: "As DashScope's SDKs with Recognition (run-task).",
   asHeard: "Text while you speak",
   asHeardNote: "With a low delay (delay: low): from the streaming model alone, without marks.",
+  speakers: "Who speaks",
+  speakersNote: "Each sentence with its speaker, once it is final.",
+  speaker: "Speaker {number}",
+  unsure: "It is not certain who said this.",
 
   mode: "Mode",
   mode2pass: "2pass",
@@ -187,6 +191,10 @@ const zh = {
   protocolDashscopeNote: "与 DashScope SDK 的 Recognition（run-task）相同。",
   asHeard: "边说边出字",
   asHeardNote: "低延迟（delay: low）：只用流式模型，没有标点。",
+  speakers: "区分说话人",
+  speakersNote: "每句定稿后标出说话人。",
+  speaker: "说话人{number}",
+  unsure: "不确定这句话是谁说的。",
 
   mode: "模式",
   mode2pass: "2pass",

@@ -2,6 +2,7 @@
 
 import { newId, Session } from "./session.js";
 import { TARGET_RATE } from "./audio.js";
+import { changesOf, speakerOf } from "./speakers.js";
 import { number, placedWords } from "./words.js";
 
 export class NlsSession extends Session {
@@ -22,6 +23,7 @@ export class NlsSession extends Session {
       enable_punctuation_prediction: true,
       enable_inverse_text_normalization: true,
       enable_words: true,
+      ...(this.options.speakers ? { enable_speaker_diarization: true } : {}),
     };
     return [this.directive("StartTranscription", start)];
   }
@@ -53,7 +55,8 @@ export class NlsSession extends Session {
     }
   }
 
-  final({ index, result, begin_time: begin, time, words }) {
+  final(told) {
+    const { index, result, begin_time: begin, time, words } = told;
     const text = String(result ?? "");
     const timed = (words ?? []).map((word) => ({ text: word.text, begin: word.startTime, end: word.endTime }));
     this.callbacks.onFinal({
@@ -61,6 +64,8 @@ export class NlsSession extends Session {
       begin: number(begin) ?? this.begins.get(index) ?? null,
       end: number(time),
       words: placedWords(text, timed),
+      speaker: speakerOf(told.speaker_id, told.speaker_confidence),
+      changes: changesOf(told),
     });
     this.begins.delete(index);
   }

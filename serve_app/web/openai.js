@@ -2,6 +2,7 @@
 
 import { newId, Session, socketUrl } from "./session.js";
 import { TARGET_RATE } from "./audio.js";
+import { changesOf, speakerOf } from "./speakers.js";
 import { number } from "./words.js";
 
 const TRANSCRIPTION = "conversation.item.input_audio_transcription.";
@@ -24,10 +25,15 @@ export class OpenaiSession extends Session {
     return { url: socketUrl(address, carried ? "" : token), subprotocols: ["realtime", ...key] };
   }
 
+  /** OpenAI's clients ask for speakers by the model. */
+  get model() {
+    return this.options.speakers ? "gpt-4o-transcribe-diarize" : "gpt-4o-transcribe";
+  }
+
   update() {
     const input = {
       format: { type: "audio/pcm", rate: TARGET_RATE },
-      transcription: { model: "gpt-4o-transcribe", ...(this.options.asHeard ? { delay: "low" } : {}) },
+      transcription: { model: this.model, ...(this.options.asHeard ? { delay: "low" } : {}) },
       turn_detection: { type: "server_vad" },
     };
     return { type: "session.update", session: { type: "transcription", audio: { input } } };
@@ -65,6 +71,9 @@ export class OpenaiSession extends Session {
       case `${TRANSCRIPTION}delta`:
         this.partial(this.item(message), message);
         break;
+      case `${TRANSCRIPTION}segment`:
+        this.segment(this.item(message), message);
+        break;
       case `${TRANSCRIPTION}completed`:
         this.final(this.item(message), message);
         break;
@@ -82,7 +91,7 @@ export class OpenaiSession extends Session {
   }
 
   item({ item_id: id }) {
-    if (!this.items.has(id)) this.items.set(id, { text: "", begin: null, end: null });
+    if (!this.items.has(id)) this.items.set(id, { text: "", begin: null, end: null, speaker: null, changes: [] });
     return this.items.get(id);
   }
 
@@ -91,12 +100,17 @@ export class OpenaiSession extends Session {
     this.callbacks.onPartial({ text: item.text, begin: item.begin });
   }
 
-  final({ begin, end }, { item_id: id, transcript, usage }) {
+  segment(item, message) {
+    item.speaker ??= speakerOf(message.speaker, message.speaker_confidence);
+    item.changes.push(...changesOf(message));
+  }
+
+  final({ begin, end, speaker, changes }, { item_id: id, transcript, usage }) {
     const seconds = number(usage?.seconds);
     // What the commit cuts off has no end of its own, but a length.
     const known = end ?? (begin !== null && seconds !== null ? begin + 1000 * seconds : null);
     this.items.delete(id);
     this.committed.delete(id);
-    this.callbacks.onFinal({ text: String(transcript ?? ""), begin, end: known, words: [] });
+    this.callbacks.onFinal({ text: String(transcript ?? ""), begin, end: known, words: [], speaker, changes });
   }
 }

@@ -41,9 +41,10 @@ export function newId() {
 export class Session {
   /**
    * Callbacks: `onStarted()` when the server listens, `onPartial({ text, begin })` with all of a sentence so
-   * far, `onFinal({ text, begin, end, words })`, then once either `onFinished()` or `onFailed(fault)`. Times
-   * are milliseconds of audio, `null` where the server gives none; words have `text`, `begin` and `end`, and
-   * there are none where they are not known.
+   * far, `onFinal({ text, begin, end, words, speaker, changes })`, then once either `onFinished()` or
+   * `onFailed(fault)`. Times are milliseconds of audio, `null` where the server gives none; words have `text`,
+   * `begin` and `end`, and there are none where they are not known. For `speaker` and `changes` see
+   * `speakers.js`; they may be left out.
    */
   constructor(options, callbacks) {
     this.options = options;

@@ -7,7 +7,7 @@ import { ownAddress, PROTOCOLS } from "./protocols.js";
 import { socketUrl } from "./session.js";
 import { TARGET_RATE } from "./audio.js";
 
-const REMEMBERED = ["processed", "fast", "as-heard", "chunk-size", "chunk-interval"];
+const REMEMBERED = ["processed", "fast", "as-heard", "speakers", "chunk-size", "chunk-interval"];
 const STORE = "asr-serve.live";
 const MAX_FRAMES = 100;
 
@@ -166,6 +166,7 @@ export class Settings {
       file: this.file,
       realTime: !(byId("fast").checked || this.offline),
       asHeard: byId("as-heard").checked,
+      speakers: byId("speakers").checked,
       ...(this.protocol === "funasr" ? { chunkSize: this.chunkSize(), chunkInterval: this.chunkInterval() } : {}),
       address: byId("address").value.trim(),
       token: byId("token").value.trim(),

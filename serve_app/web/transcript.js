@@ -1,6 +1,7 @@
 // What has been recognized: sentences with times, the text that may still change, and SubRip of both.
 // All times are milliseconds from the beginning of the audio.
 
+import { Speakers } from "./speakers.js";
 import { grouped, joined, SENTENCE_END, spanOf } from "./words.js";
 
 const CJK = "[\\p{Script=Han}\\p{Script=Hiragana}\\p{Script=Katakana}ー々〇]";
@@ -11,19 +12,32 @@ const CUE_COLUMNS = 42;
 const CUE_MAX_MS = 7_000;
 const CUE_MIN_MS = 800;
 
+/** Confidence below which it could as well have been somebody else. */
+const UNSURE = 0.5;
+
 export class Transcript {
   constructor() {
     this.sentences = [];
     this.partial = "";
+    this.speakers = new Speakers();
   }
 
-  get text() {
-    return [...this.sentences.map((sentence) => sentence.text), this.partial].reduce(joined, "");
+  /** All of it; with `texts`, which name them, on a line of its own for each speaker. */
+  text(texts) {
+    const parts = [...this.sentences, { text: this.partial, speaker: null }].filter(({ text }) => text);
+    const lines = [];
+    for (const { text, speaker } of parts) {
+      if (lines.length && lines.at(-1).speaker === speaker) lines.at(-1).text = joined(lines.at(-1).text, text);
+      else lines.push({ text, speaker });
+    }
+    const headed = ({ text, speaker }) => (speaker === null ? text : `${this.speakers.label(speaker, texts)}: ${text}`);
+    return lines.map(headed).join("\n");
   }
 
   /** Adds a sentence. `heard` is how much audio had been sent by then: for servers that give no times. */
-  add({ text, begin, end, words }, heard) {
+  add({ text, begin, end, words, speaker = null, changes = [] }, heard) {
     this.partial = "";
+    for (const change of changes) this.change(change);
     if (!text.trim()) return;
     const earliest = this.sentences.at(-1)?.end ?? 0;
     const known = begin !== null && end !== null && end > begin;
@@ -33,12 +47,22 @@ export class Transcript {
       end: known ? end : Math.max(heard, earliest + 1),
       words,
       estimated: !known,
+      speaker: speaker && this.speakers.add(speaker),
+      unsure: speaker !== null && speaker.confidence < UNSURE,
     });
   }
 
-  /** SubRip: short cues, cut at punctuation where the words' times are known. */
-  srt() {
-    const cues = this.sentences.flatMap(cuesOf);
+  change({ from, to }) {
+    this.speakers.change({ from, to });
+    for (const sentence of this.sentences) if (sentence.speaker === from) sentence.speaker = to;
+  }
+
+  /**
+   * SubRip: short cues, cut at punctuation where the words' times are known. Where speakers are, `texts` name
+   * them at the head of each sentence.
+   */
+  srt(texts) {
+    const cues = this.sentences.flatMap((sentence) => this.headed(cuesOf(sentence), sentence, texts));
     return cues
       .map(({ text, begin, end }, i) => {
         const next = cues[i + 1]?.begin ?? Infinity;
@@ -46,6 +70,12 @@ export class Transcript {
         return `${i + 1}\n${clock(begin)} --> ${clock(last)}\n${text}\n`;
       })
       .join("\n");
+  }
+
+  headed(cues, { speaker }, texts) {
+    if (speaker === null) return cues;
+    const [first, ...others] = cues;
+    return [{ ...first, text: `[${this.speakers.label(speaker, texts)}] ${first.text}` }, ...others];
   }
 }
 

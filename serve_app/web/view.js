@@ -1,5 +1,8 @@
 // Draws the transcript, the readouts and the messages.
 
+/** Colors of speakers that the style sheet has. */
+const VOICES = 8;
+
 const byId = (id) => document.getElementById(id);
 
 /** `1:02.3`, with hours where there are any. Milliseconds in. */
@@ -89,6 +92,7 @@ export class View {
     const followed = sheet.scrollHeight - sheet.scrollTop - sheet.clientHeight < 40;
     while (list.childElementCount > transcript.sentences.length) list.lastElementChild.remove();
     for (const sentence of transcript.sentences.slice(list.childElementCount)) list.append(this.row(sentence));
+    this.showSpeakers(transcript, list);
     byId("partial").textContent = transcript.partial;
     byId("partial").hidden = !transcript.partial;
     const empty = !transcript.sentences.length && !transcript.partial;
@@ -96,6 +100,23 @@ export class View {
     for (const id of ["copy", "clear"]) byId(id).disabled = empty;
     byId("srt").disabled = !transcript.sentences.length;
     if (followed) sheet.scrollTop = sheet.scrollHeight;
+  }
+
+  /** Who spoke, on all rows: a later sentence may have told more of those before it. */
+  showSpeakers({ sentences, speakers }, list) {
+    let before = null;
+    for (const [i, { speaker, unsure }] of sentences.entries()) {
+      if (speaker === null && before === null) continue;
+      const row = list.children[i];
+      const label = row.querySelector(".speaker");
+      const name = speaker === null ? "" : speakers.label(speaker, this.texts);
+      if (label.textContent !== name) label.textContent = name;
+      label.hidden = !name || speaker === before;
+      row.dataset.voice = speaker === null ? "" : speakers.order(speaker) % VOICES;
+      row.classList.toggle("unsure", unsure);
+      row.querySelector(".text").title = unsure ? this.texts.get("unsure") : "";
+      before = speaker;
+    }
   }
 
   row({ text, begin, end, estimated }) {
@@ -113,7 +134,10 @@ export class View {
     const words = document.createElement("span");
     words.className = "text";
     words.textContent = text;
-    row.append(time, words);
+    const speaker = document.createElement("b");
+    speaker.className = "speaker";
+    speaker.hidden = true;
+    row.append(time, speaker, words);
     return row;
   }
 

@@ -4,66 +4,27 @@ Aliyun serves it at the root of a host of its own, as an RPC API: parameters in 
 of access in one shape, those of a task in another.
 """
 
-import json
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from fastapi import Request
 from fastapi.responses import JSONResponse
-from pydantic import Field
 
 from serve_app import errors
 from serve_app.api.access import Client
 from serve_app.api.aliyun.errors import task_id
+from serve_app.api.aliyun.orders import PROTOCOL, TaskRefused, job_spec, read_task
 from serve_app.api.aliyun.signature import AccessDenied, verify
-from serve_app.api.aliyun.wire import TextParameters, parse
 from serve_app.api.uploads import spool_body
-from serve_app.jobs.types import JobSpec, Webhook
 from serve_app.rendering.filetrans import job_body, status_fields
 from serve_app.services import Services
-from serve_app.transcriber import TranscriptionOptions
-
-PROTOCOL = "aliyun"
 
 _MAX_FORM = 1 << 20
 _MAX_FIELDS = 100
-
-
-class FileTask(TextParameters):
-    """The JSON object in the parameter ``Task``; times in milliseconds. Unknown names are ignored."""
-
-    file_link: Any = None
-    version: str = "4.0"
-    enable_words: bool = False
-    enable_punctuation_prediction: bool = True
-    enable_disfluency: bool = False
-    enable_callback: bool = False
-    callback_url: Any = None
-    first_channel_only: bool = False
-    max_end_silence: int | None = None
-    valid_times: list[dict[str, int]] = Field(default_factory=list)
-
-    def windows(self) -> list[tuple[int, int, int]]:
-        """``(begin, end, channel)`` of each of ``valid_times``. Raises :class:`InvalidParameter`."""
-        found = []
-        for item in self.valid_times:
-            if not 0 <= item.get("begin_time", -1) < item.get("end_time", -1):
-                raise errors.InvalidParameter(
-                    "Each of valid_times needs a begin_time and a later end_time.", "valid_times"
-                )
-            found.append((item["begin_time"], item["end_time"], item.get("channel_id", 0)))
-        return found
-
-
-class TaskRefused(errors.AsrError):
-    """An order that is told to be wrong by ``status_text``, in an answer with the HTTP status 200."""
-
-    def __init__(self, message: str, status_text: str) -> None:
-        super().__init__(message)
-        self.status_text = status_text
 
 
 class FileTranscription:
@@ -115,11 +76,18 @@ class FileTranscription:
     async def _submit(
         self, request: Request, client: Client, parameters: Mapping[str, str]
     ) -> dict[str, Any]:
-        spec = _order(parameters, request_id(request))
+        task = read_task(parameters.get("Task", ""))
+        spec = job_spec(task, parameters, request_id(request))
+        count, most = task.speaker_counts()
         try:
-            self._services.transcriber.check(spec.options)
-        except errors.InvalidParameter as error:
+            speakers = await self._services.speakers.options(
+                client.id, wanted=task.auto_split, shown=False, count=count, most=most, param="auto_split"
+            )
+            options = replace(spec.options, speakers=speakers)
+            self._services.transcriber.check(options)
+        except (errors.InvalidParameter, errors.Unsupported) as error:
             raise TaskRefused(error.message, "REQUEST_PARAMETER_INVALID") from error
+        spec = replace(spec, options=options)
         job, _ = await self._services.jobs.submit(client.id, spec)
         return {"TaskId": job.id, "RequestId": request_id(request), **status_fields("SUCCESS")}
 
@@ -165,73 +133,6 @@ def _with_key(request: Request, key: str) -> Request:
     headers = [(name, value) for name, value in request.scope["headers"] if name != b"authorization"]
     scope = {**request.scope, "headers": [*headers, (b"authorization", f"Bearer {key}".encode())]}
     return Request(scope, request.receive)
-
-
-def _order(parameters: Mapping[str, str], request: str) -> JobSpec:
-    task = _task(parameters.get("Task", ""))
-    if not _is_web_address(task.file_link):
-        raise TaskRefused(
-            "The parameter file_link must be the http or https URL of a recording.",
-            "REQUEST_INVALID_FILE_URL_VALUE",
-        )
-    if task.enable_callback and not _is_web_address(task.callback_url):
-        raise TaskRefused(
-            "With enable_callback, callback_url must be an http or https URL.",
-            "REQUEST_INVALID_CALLBACK_VALUE",
-        )
-    signed = any(name in parameters for name in ("Signature", "AccessKeyId"))
-    extra = {
-        "version": task.version,
-        "request_id": request,
-        "enable_words": json.dumps(task.enable_words),
-        "valid_times": json.dumps(task.windows()),
-        **({"callback": PROTOCOL} if task.enable_callback else {}),
-    }
-    return JobSpec(
-        options=TranscriptionOptions(
-            text=task.text_options(
-                official=signed or task.appkey is not None,
-                punctuation=task.enable_punctuation_prediction,
-                drop_fillers=task.enable_disfluency,
-            ),
-            hotwords=task.hotwords,
-            end_silence_ms=task.max_end_silence,
-            speech_noise_threshold=task.speech_noise_threshold,
-        ),
-        split_channels=True,
-        first_channel_only=task.first_channel_only,
-        url=task.file_link,
-        webhook=Webhook(task.callback_url) if task.enable_callback else None,
-        protocol=PROTOCOL,
-        extra=extra,
-    )
-
-
-def _task(text: str) -> FileTask:
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError):
-        values = None
-    if not isinstance(values, dict):
-        raise TaskRefused(
-            "The parameter Task must be a JSON object as a string.", "REQUEST_PARAMETER_INVALID"
-        )
-    try:
-        task = parse(FileTask, {name: value for name, value in values.items() if value is not None})
-        task.windows()
-    except errors.InvalidParameter as error:
-        raise TaskRefused(error.message, "REQUEST_PARAMETER_INVALID") from error
-    return task
-
-
-def _is_web_address(value: Any) -> bool:
-    if not isinstance(value, str):
-        return False
-    try:
-        parts = urlsplit(value)
-    except ValueError:
-        return False
-    return parts.scheme.lower() in ("http", "https") and bool(parts.hostname)
 
 
 _POP = {

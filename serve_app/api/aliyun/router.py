@@ -2,14 +2,15 @@
 
 import time
 from contextlib import suppress
+from dataclasses import replace
 from importlib.metadata import version
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
 
 from deployments.model_store import ModelMissing, find_model
-from serve_app.api.access import bearer_token
+from serve_app.api.access import Client, bearer_token
 from serve_app.api.aliyun.errors import NoSpeech, answer_error, task_id
 from serve_app.api.aliyun.recording import Recording, open_recording, shared, together
 from serve_app.api.aliyun.wire import AsrQuery, FlashQuery, RecordingQuery, openapi_query, parse
@@ -33,21 +34,22 @@ def aliyun_router(services: Services) -> APIRouter:
         route_class=answering(answer_error),
     )
     recordings = _Recordings(services)
+    caller = Depends(services.access.admit)
 
     @router.post("/asr", openapi_extra=openapi_query(AsrQuery))
-    async def recognize(request: Request) -> JSONResponse:
+    async def recognize(request: Request, client: Annotated[Client, caller]) -> JSONResponse:
         """Transcribe the audio in the body, or behind `audio_address`."""
-        return await recordings.recognize(request)
+        return await recordings.recognize(request, client)
 
     @router.get("/asr", openapi_extra=openapi_query(AsrQuery, body=False))
-    async def recognize_address(request: Request) -> JSONResponse:
+    async def recognize_address(request: Request, client: Annotated[Client, caller]) -> JSONResponse:
         """Transcribe the audio behind `audio_address`."""
-        return await recordings.recognize(request)
+        return await recordings.recognize(request, client)
 
     @router.post("/FlashRecognizer", openapi_extra=openapi_query(FlashQuery))
-    async def recognize_file(request: Request) -> JSONResponse:
+    async def recognize_file(request: Request, client: Annotated[Client, caller]) -> JSONResponse:
         """Transcribe a file, each channel of a telephone call by itself."""
-        return await recordings.flash(request)
+        return await recordings.flash(request, client)
 
     @router.get("/asr/models")
     async def list_models() -> dict[str, Any]:
@@ -67,8 +69,9 @@ class _Recordings:
         self._services = services
         self._settings = services.settings
         self._transcriber = services.transcriber
+        self._speakers = services.speakers
 
-    async def recognize(self, request: Request) -> JSONResponse:
+    async def recognize(self, request: Request, client: Client) -> JSONResponse:
         begin = time.perf_counter()
         query = parse(AsrQuery, request.query_params)
         self._check_model(query.model_id)
@@ -80,12 +83,17 @@ class _Recordings:
             drop_fillers=query.disfluency,
         )
         with self._transcriber.admit():
+            # Clients of Aliyun's get what they know, unless they ask for more.
+            speakers = await self._speakers.options(
+                client.id, wanted=query.enable_speaker_diarization, shown=not official
+            )
             async with open_recording(request, query, self._services) as recording:
                 options = TranscriptionOptions(
                     raw=recording.raw,
                     text=text,
                     hotwords=query.hotwords,
                     speech_noise_threshold=query.speech_noise_threshold,
+                    speakers=speakers,
                 )
                 transcript = await self._transcriber.transcribe(recording.source, options)
         body = render.recognition_body(
@@ -98,13 +106,22 @@ class _Recordings:
         )
         return JSONResponse(body, headers={"task_id": task_id(request)})
 
-    async def flash(self, request: Request) -> JSONResponse:
+    async def flash(self, request: Request, client: Client) -> JSONResponse:
         begin = time.perf_counter()
         query = parse(FlashQuery, request.query_params)
         with self._transcriber.admit():
+            speakers = await self._speakers.options(
+                client.id, wanted=query.enable_speaker_diarization, shown=False
+            )
             async with open_recording(request, query, self._services) as recording:
-                official = _is_official(request, query)
-                transcripts = await self._channels(recording, query, official)
+                options = TranscriptionOptions(
+                    raw=recording.raw,
+                    text=query.text_options(official=_is_official(request, query)),
+                    hotwords=query.hotwords,
+                    speech_noise_threshold=query.speech_noise_threshold,
+                    speakers=speakers,
+                )
+                transcripts = await self._channels(recording, query.first_channel_only, options)
         if not any(transcript.sentences for transcript in transcripts):
             raise NoSpeech("vad silent")
         body = render.flash_body(
@@ -115,23 +132,19 @@ class _Recordings:
         )
         return JSONResponse(body, headers={"task_id": task_id(request)})
 
-    async def _channels(self, recording: Recording, query: FlashQuery, official: bool) -> list[Transcript]:
-        info, first_only = recording.info, query.first_channel_only
+    async def _channels(
+        self, recording: Recording, first_only: bool | None, options: TranscriptionOptions
+    ) -> list[Transcript]:
+        info = recording.info
         if first_only is None:
             first_only = info.sample_rate != 8000
         count = 1 if first_only else info.channels
         readers = shared(recording.source, count)
 
         async def transcribe(channel: int) -> Transcript:
-            options = TranscriptionOptions(
-                raw=recording.raw,
-                channel=channel if info.channels > 1 else None,
-                text=query.text_options(official=official),
-                hotwords=query.hotwords,
-                speech_noise_threshold=query.speech_noise_threshold,
-            )
+            of_channel = replace(options, channel=channel if info.channels > 1 else None)
             in_flight = max(1, self._settings.segments_in_flight // count)
-            async with self._transcriber.open(readers[channel], options, in_flight=in_flight) as work:
+            async with self._transcriber.open(readers[channel], of_channel, in_flight=in_flight) as work:
                 return await work.transcript()
 
         return await together(transcribe(channel) for channel in range(count))

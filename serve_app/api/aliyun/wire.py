@@ -185,7 +185,11 @@ class AsrQuery(RecordingQuery):
     enable_voice_detection: bool = Field(False, description="Accepted; silence is never recognized.")
     disfluency: bool = Field(False, description="Leave out fillers such as 嗯 and 呃.")
     model_id: str | None = Field(None, max_length=64, description="A model of `/stream/v1/asr/models`.")
-    enable_speaker_diarization: bool = Field(True, description="Accepted; no speakers are told apart yet.")
+    enable_speaker_diarization: bool | None = Field(
+        None,
+        description="Whether segments tell who spoke. Default: false with an appkey or token, else as the "
+        "server is set.",
+    )
     word_timestamps: bool = Field(True, description="Whether segments have `word_tokens`.")
 
 
@@ -197,6 +201,9 @@ class FlashQuery(RecordingQuery):
     enable_timestamp_alignment: bool = Field(False, description="Accepted; times are always aligned.")
     first_channel_only: bool | None = Field(
         None, description="Default: every channel of a recording at 8000 Hz, the first one of others."
+    )
+    enable_speaker_diarization: bool = Field(
+        False, description="Whether sentences tell who spoke, in `speaker_id`; none of Aliyun's parameters."
     )
 
 

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from serve_app.api.dashscope.wire import Payload
-from serve_app.pipeline.live.events import Finished, LiveEvent, Partial, SentenceFinal
-from serve_app.pipeline.types import TimedWord
+from serve_app.api.live_speakers import SpeakerChanges
+from serve_app.pipeline.live.events import Finished, LiveEvent, Partial, SentenceFinal, SpeakersMerged
+from serve_app.pipeline.types import Speaker, TimedWord
 
 HEARTBEAT: Payload = {
     "output": {
@@ -32,7 +33,9 @@ HEARTBEAT: Payload = {
 class Narration:
     """Tells one task. Sentences are counted from 1; those of which there is nothing to tell do not count."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, speakers: bool = False) -> None:
+        """``speakers``: sentences tell who spoke."""
+        self._speakers = SpeakerChanges(_number) if speakers else None
         self.duration = 0.0
         """Seconds of audio that are worked off."""
         self._told = 0
@@ -46,7 +49,9 @@ class Narration:
                 return self._result(event, end=None)
             case SentenceFinal() if event.text or event.index == self._index:
                 self.duration = event.end
-                return self._result(event, end=_ms(event.end))
+                return self._result(event, end=_ms(event.end), **self._spoken_by(event.speaker))
+            case SpeakersMerged() if self._speakers is not None:
+                self._speakers.merged(event)
             case Finished():
                 self.duration = event.duration
         return None
@@ -56,7 +61,17 @@ class Narration:
         """What has been recognized up to now, in whole seconds."""
         return {"duration": math.ceil(self.duration)}
 
-    def _result(self, event: Partial | SentenceFinal, end: int | None) -> Payload:
+    def _spoken_by(self, speaker: Speaker | None) -> Payload:
+        if self._speakers is None:
+            return {}
+        changes = self._speakers.fields(speaker)
+        if speaker is None:
+            return {"speaker_id": None, **changes}
+        named = {} if speaker.name is None else {"speaker_name": speaker.name}
+        confidence = round(speaker.confidence, 3)
+        return {"speaker_id": _number(speaker), "speaker_confidence": confidence, **named, **changes}
+
+    def _result(self, event: Partial | SentenceFinal, end: int | None, **extra: Any) -> Payload:
         if event.index != self._index:
             self._index = event.index
             self._told += 1
@@ -68,8 +83,14 @@ class Narration:
             "heartbeat": False,
             "sentence_end": end is not None,
             "words": _words(event.words, fixed=end is not None),
+            **extra,
         }
         return {"output": {"sentence": sentence}, "usage": None if end is None else self.usage}
+
+
+def _number(speaker: Speaker) -> int:
+    """DashScope's speakers are numbers, from 0."""
+    return speaker.number - 1
 
 
 def _ms(seconds: float) -> int:

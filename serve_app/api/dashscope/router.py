@@ -1,11 +1,12 @@
 """The addresses of DashScope's clients, all below ``/api-ws/v1`` and ``/api/v1``."""
 
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Protocol
 
 from fastapi import APIRouter, WebSocket
 
-from serve_app.api.access import Access
+from serve_app.api.access import Access, Client
 from serve_app.api.dashscope.errors import error_response
 from serve_app.api.dashscope.files.router import files_router
 from serve_app.api.dashscope.qwen.session import QwenConnection
@@ -32,26 +33,26 @@ def dashscope_router(services: Services) -> APIRouter:
     @router.websocket("/api-ws/v1/inference/")
     async def infer(socket: WebSocket) -> None:
         """Run tasks of Paraformer's and Fun-ASR's clients."""
-        await _serve(services.access, socket, InferenceConnection(socket, live, settings))
+        await _serve(services.access, socket, lambda client: InferenceConnection(socket, services, client.id))
 
     @router.websocket("/api-ws/v1/realtime")
     @router.websocket("/api-ws/v1/realtime/")
     async def realtime(socket: WebSocket) -> None:
         """Transcribe for clients of Qwen's realtime models."""
-        await _serve(services.access, socket, QwenConnection(socket, live, settings))
+        await _serve(services.access, socket, lambda _: QwenConnection(socket, live, settings))
 
     return router
 
 
-async def _serve(access: Access, socket: WebSocket, connection: Connection) -> None:
+async def _serve(access: Access, socket: WebSocket, connect: Callable[[Client], Connection]) -> None:
     async with AsyncExitStack() as place:
         try:
-            await place.enter_async_context(access.serve(socket))
+            client = await place.enter_async_context(access.serve(socket))
         except AsrError as error:
             await _refuse(socket, error)
             return
         await socket.accept()
-        await connection.run()
+        await connect(client).run()
 
 
 async def _refuse(socket: WebSocket, error: AsrError) -> None:

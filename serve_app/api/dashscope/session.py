@@ -4,6 +4,7 @@ Whatever goes wrong is told by ``task-failed``, after which the connection is cl
 """
 
 import logging
+from dataclasses import replace
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -13,8 +14,7 @@ from serve_app.api.dashscope.task import Task
 from serve_app.api.dashscope.wire import Action, Message, Payload, event, parse_message, read_start
 from serve_app.api.sockets import OutOfTime, Patience, close_socket, serve_socket
 from serve_app.errors import AsrError
-from serve_app.live import LiveService
-from serve_app.settings import Settings
+from serve_app.services import Services
 
 logger = logging.getLogger("ray.serve")
 
@@ -22,9 +22,13 @@ logger = logging.getLogger("ray.serve")
 class InferenceConnection:
     """Speaks the protocol over an accepted socket."""
 
-    def __init__(self, socket: WebSocket, live: LiveService, settings: Settings) -> None:
+    def __init__(self, socket: WebSocket, services: Services, owner: str) -> None:
+        """``owner`` is the client's id (:class:`serve_app.api.access.Client`)."""
+        settings, live = services.settings, services.live
         self._socket = socket
         self._live = live
+        self._speakers = services.speakers
+        self._owner = owner
         self._backlog = Backlog(settings.max_audio_bytes)
         self._patience = Patience(settings.live_idle_timeout_sec, settings.live_max_connection_sec, live)
         self._task_id = ""
@@ -82,7 +86,11 @@ class InferenceConnection:
 
     async def _run(self, message: Message) -> None:
         self._is_done, self._task_id = False, message.task_id
-        await Task(self, read_start(message, self._live.defaults)).run(self._live)
+        start = read_start(message, self._live.defaults)
+        if start.speakers is not None:
+            speakers = await start.speakers.options(self._speakers, self._owner)
+            start = replace(start, options=replace(start.options, speakers=speakers))
+        await Task(self, start).run(self._live)
         self._is_done = True
 
     def _failure(self, error: AsrError) -> str:

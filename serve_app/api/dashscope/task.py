@@ -40,7 +40,7 @@ class Task:
         """Raises :class:`serve_app.errors.UnsupportedFormat`."""
         self._talk = conversation
         self._start = start
-        self._narration = Narration()
+        self._narration = Narration(speakers=start.speakers is not None)
         self._audio = LiveAudio(start.format, start.sample_rate)
         self._told_at = time.monotonic()
 

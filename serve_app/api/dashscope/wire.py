@@ -17,9 +17,11 @@ from serve_app.api.aliyun.wire import parse_vocabulary, parse_word_filter
 from serve_app.api.dashscope.audio import read_format
 from serve_app.api.dashscope.errors import TaskError
 from serve_app.api.dashscope.parsing import parse, parse_object
+from serve_app.api.live_speakers import SpeakersAsked
 from serve_app.audio.announced import Format
 from serve_app.pipeline.finishing import Correction, TextOptions
 from serve_app.pipeline.live.events import LiveOptions
+from serve_app.pipeline.speakers.types import MOST_SPEAKERS
 
 Payload = dict[str, Any]
 
@@ -144,6 +146,20 @@ class _Live(TaskParameters):
     semantic_punctuation_enabled: bool = False
     multi_threshold_mode_enabled: bool = False
     heartbeat: bool = False
+    diarization_enabled: bool = False
+    speaker_count: int | None = Field(None, ge=1, le=100)
+
+    @property
+    def speakers(self) -> SpeakersAsked | None:
+        """What is asked of telling speakers apart, if that is asked for.
+
+        DashScope takes the count for advice: above what can be told apart here, it is none.
+        """
+        if not self.diarization_enabled:
+            return None
+        count = self.speaker_count
+        known = count if count is not None and count <= MOST_SPEAKERS else None
+        return SpeakersAsked("diarization_enabled", count=known)
 
 
 class _Resource(BaseModel):
@@ -170,6 +186,7 @@ class Start:
     sample_rate: int
     heartbeat: bool
     options: LiveOptions
+    speakers: SpeakersAsked | None = None
 
 
 def read_start(message: Message, defaults: LiveOptions) -> Start:
@@ -197,7 +214,8 @@ def read_start(message: Message, defaults: LiveOptions) -> Start:
         max_sentence_silence_ms=defaults.max_sentence_silence_ms if silence is None else silence,
         speech_noise_threshold=wanted.speech_noise_threshold,
     )
-    return Start(message.task_id, read_format(wanted.format), wanted.sample_rate, wanted.heartbeat, options)
+    audio = read_format(wanted.format), wanted.sample_rate
+    return Start(message.task_id, *audio, wanted.heartbeat, options, wanted.speakers)
 
 
 def event(name: str, task_id: str, payload: Payload, **header: str) -> str:

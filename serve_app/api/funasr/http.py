@@ -5,12 +5,14 @@ https://github.com/modelscope/FunASR.
 """
 
 import time
-from typing import Any
+from dataclasses import replace
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from serve_app.api.access import Client
 from serve_app.api.funasr import replies
 from serve_app.api.funasr.http_errors import detail_error, recognition_error
 from serve_app.api.protocol import answering
@@ -18,7 +20,8 @@ from serve_app.api.uploads import read_form
 from serve_app.errors import InvalidParameter
 from serve_app.pipeline.finishing import ARROW, TextOptions, parse_corrections
 from serve_app.pipeline.hotwords import parse_hotwords
-from serve_app.pipeline.types import Transcript
+from serve_app.pipeline.types import Sentence, Transcript
+from serve_app.rendering.openai import CONFIDENCE_DIGITS
 from serve_app.services import READY, Services
 from serve_app.transcriber import TranscriptionOptions
 
@@ -57,9 +60,11 @@ def funasr_http_router(services: Services) -> APIRouter:
 
 
 async def transcribe_upload(
-    services: Services, request: Request, field: str, form_model: type[AsrForm] = AsrForm
+    services: Services, request: Request, field: str, client: Client, *, shows_speakers: bool = False
 ) -> Transcript:
     """The recording in a form's ``field``, with the options in its other fields.
+
+    ``shows_speakers``: whether the answer has a place for them.
 
     Raises:
         AsrError: see :mod:`serve_app.errors`.
@@ -68,14 +73,20 @@ async def transcribe_upload(
         async with read_form(request, max_bytes=services.settings.max_audio_bytes) as form:
             fields = form.fields(lists={"corrections"})
             try:
-                options = form_model.model_validate(fields).options()
+                asked = AsrForm.model_validate(fields)
             except ValidationError as error:
                 first = error.errors(include_url=False)[0]
                 name = str(first["loc"][0])
                 raise InvalidParameter(
                     f"The value {first['input']!r:.80} of {name!r} is not valid: {first['msg']}.", name
                 ) from error
-            return await services.transcriber.transcribe(form.file(field), options)
+            options = asked.options()
+            speakers = await services.speakers.options(
+                client.id, wanted=asked.spk and shows_speakers, shown=False, param="spk"
+            )
+            return await services.transcriber.transcribe(
+                form.file(field), replace(options, speakers=speakers)
+            )
 
 
 def upload_schema(field: str, *options: str) -> dict[str, Any]:
@@ -103,11 +114,12 @@ def _recognition(services: Services) -> APIRouter:
     router = APIRouter(
         dependencies=[Depends(services.access.admit)], route_class=answering(recognition_error)
     )
+    caller = Depends(services.access.admit)
 
     @router.post("/recognition", openapi_extra=upload_schema("audio"))
-    async def recognition(request: Request) -> dict[str, Any]:
+    async def recognition(request: Request, client: Annotated[Client, caller]) -> dict[str, Any]:
         """Transcribe a recording; times in milliseconds."""
-        transcript = await transcribe_upload(services, request, "audio")
+        transcript = await transcribe_upload(services, request, "audio", client)
         sentences = [
             {
                 "text": sentence.text,
@@ -123,33 +135,41 @@ def _recognition(services: Services) -> APIRouter:
 
 def _asr(services: Services) -> APIRouter:
     router = APIRouter(dependencies=[Depends(services.access.admit)], route_class=answering(detail_error))
+    caller = Depends(services.access.admit)
 
     @router.post("/asr", openapi_extra=upload_schema("file", "language", "hotwords", "corrections", "spk"))
-    async def asr(request: Request) -> dict[str, Any]:
+    async def asr(request: Request, client: Annotated[Client, caller]) -> dict[str, Any]:
         """Transcribe a recording; times in seconds."""
         begin = time.perf_counter()
-        transcript = await transcribe_upload(services, request, "file")
+        transcript = await transcribe_upload(services, request, "file", client, shows_speakers=True)
         seconds = time.perf_counter() - begin
         return {
             "text": transcript.text,
-            "segments": [
-                {
-                    "text": sentence.text,
-                    "start": round(sentence.begin, 3),
-                    "end": round(sentence.end, 3),
-                    "words": [
-                        {"word": word.text, "start": round(word.begin, 3), "end": round(word.end, 3)}
-                        for word in sentence.words
-                    ],
-                }
-                for sentence in transcript.sentences
-            ],
+            "segments": [_segment(sentence) for sentence in transcript.sentences],
             "duration": round(transcript.duration, 3),
             "processing_time": round(seconds, 3),
             "rtf": round(seconds / transcript.duration, 4),
         }
 
     return router
+
+
+def _segment(sentence: Sentence) -> dict[str, Any]:
+    segment: dict[str, Any] = {
+        "text": sentence.text,
+        "start": round(sentence.begin, 3),
+        "end": round(sentence.end, 3),
+        "words": [
+            {"word": word.text, "start": round(word.begin, 3), "end": round(word.end, 3)}
+            for word in sentence.words
+        ],
+    }
+    if sentence.speaker:
+        # FunASR's speakers are numbers, from 0; the other two are named as in its live results.
+        segment["speaker"] = sentence.speaker.number - 1
+        segment["spk_name"] = sentence.speaker.label
+        segment["spk_score"] = round(sentence.speaker.confidence, CONFIDENCE_DIGITS)
+    return segment
 
 
 def _health(services: Services) -> APIRouter:

@@ -2,9 +2,18 @@
 
 from typing import Literal
 
-from serve_app.api.funasr.replies import Reply, milliseconds, result, spaced
-from serve_app.pipeline.live.events import Finished, LiveEvent, Partial, SentenceFinal, SpeechStarted
+from serve_app.api.funasr.replies import Reply, milliseconds, result, spaced, spoken_by
+from serve_app.api.live_speakers import SpeakerChanges
+from serve_app.pipeline.live.events import (
+    Finished,
+    LiveEvent,
+    Partial,
+    SentenceFinal,
+    SpeakersMerged,
+    SpeechStarted,
+)
 from serve_app.pipeline.text import is_cjk
+from serve_app.pipeline.types import Speaker
 
 _FIRST, _FURTHER, _FINISHED = 0, 1, 2
 """``slice_type`` of the first and of further partials of a sentence, and of its end."""
@@ -18,7 +27,9 @@ class Narration:
     never taken back.
     """
 
-    def __init__(self, mode: Literal["online", "2pass"]) -> None:
+    def __init__(self, mode: Literal["online", "2pass"], *, speakers: bool = False) -> None:
+        """``speakers``: the ends of sentences tell who spoke."""
+        self._speakers = SpeakerChanges(lambda speaker: speaker.label) if speakers else None
         self._online = mode == "online"
         self._label = "2pass-online" if self._online else "2pass-offline"
         self._sent = ""
@@ -36,8 +47,11 @@ class Narration:
                 return self._increment(event)
             case SentenceFinal():
                 return self._sentence(event)
+            case SpeakersMerged() if self._speakers is not None:
+                self._speakers.merged(event)
+                return None
             case Finished() if not self._is_over:
-                return result(self._label, "", final=True)
+                return result(self._label, "", final=True, **self._spoken_by(None))
             case _:
                 return None
 
@@ -62,7 +76,13 @@ class Narration:
         if not (text or heard or self._is_over):
             return None
         words = () if self._online else event.words
-        return result(self._label, text, final=self._is_over, words=words, **_slice(event, _FINISHED))
+        extra = {**_slice(event, _FINISHED), **self._spoken_by(event.speaker)}
+        return result(self._label, text, final=self._is_over, words=words, **extra)
+
+    def _spoken_by(self, speaker: Speaker | None) -> Reply:
+        if self._speakers is None:
+            return {}
+        return {**spoken_by(speaker), **self._speakers.fields(speaker)}
 
     def _new(self, text: str) -> str:
         """What ``text`` has more than was sent, also where it begins differently after all."""

@@ -7,12 +7,13 @@ cannot read the lists and numbers that other servers put there.
 import json
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 from serve_app.errors import AsrError
 from serve_app.pipeline.text import join_words
-from serve_app.pipeline.types import TimedWord
+from serve_app.pipeline.types import Sentence, Speaker, TimedWord
 
 Reply = dict[str, Any]
 
@@ -31,6 +32,35 @@ def result(mode: str, text: str, *, final: bool, words: Sequence[TimedWord] = ()
         reply["timestamp"] = json.dumps(pairs, separators=(",", ":"))
         reply["stamp_sents"] = [_stamped(words[begin:end]) for begin, end in _clauses(words)]
     return reply
+
+
+def spoken_by(speaker: Speaker | None) -> Reply:
+    """Who spoke, as FunASR's Python server tells it."""
+    if speaker is None:
+        return {"spk_name": "unknown", "spk_score": 0.0}
+    return {"spk_name": speaker.label, "spk_score": round(speaker.confidence, 3)}
+
+
+def spoken_in(sentences: Sequence[Sentence]) -> Reply:
+    """Who spoke most of a recording, and each of its sentences: speakers are also numbered, from 0."""
+    seconds: dict[int, float] = {}
+    for sentence in sentences:
+        if sentence.speaker is not None:
+            number = sentence.speaker.number
+            seconds[number] = seconds.get(number, 0.0) + sentence.end - sentence.begin
+    most = max(seconds, key=seconds.__getitem__, default=None)
+    spoken = [item.speaker for item in sentences if item.speaker is not None and item.speaker.number == most]
+    main = None
+    if spoken:
+        mean = sum(speaker.confidence for speaker in spoken) / len(spoken)
+        main = replace(spoken[0], confidence=mean)
+    return {**spoken_by(main), "sentence_info": [_info(sentence) for sentence in sentences]}
+
+
+def _info(sentence: Sentence) -> Reply:
+    numbered = {} if sentence.speaker is None else {"spk": sentence.speaker.number - 1}
+    times = {"start": milliseconds(sentence.begin), "end": milliseconds(sentence.end)}
+    return {"text": sentence.text, **times, **numbered, **spoken_by(sentence.speaker)}
 
 
 def failure(mode: str, error: AsrError) -> Reply:

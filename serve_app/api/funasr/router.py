@@ -27,10 +27,10 @@ def funasr_router(access: Access, recognizers: Recognizers) -> APIRouter:
         connection = FunasrConnection(socket, recognizers)
         async with AsyncExitStack() as place:
             try:
-                await place.enter_async_context(access.serve(socket))
+                client = await place.enter_async_context(access.serve(socket))
             except AsrError as error:
                 await connection.refuse(error)
                 return
-            await connection.run()
+            await connection.run(client.id)
 
     return router

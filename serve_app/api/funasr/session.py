@@ -46,9 +46,14 @@ class FunasrConnection:
         self._is_expecting = True
         """Whether an end message is to be answered although no audio came before it."""
         self.config = Config()
+        self.owner = ""
 
-    async def run(self) -> None:
-        """Serve the client until it goes, or has to; nothing of it is left afterwards."""
+    async def run(self, owner: str) -> None:
+        """Serve the client until it goes, or has to; nothing of it is left afterwards.
+
+        ``owner`` is its id (:class:`serve_app.api.access.Client`).
+        """
+        self.owner = owner
         cause = await serve_socket(self._socket, self._backlog, self._work())
         if cause is not None:
             await self._hang_up(cause)

@@ -12,7 +12,7 @@ from starlette.datastructures import UploadFile
 from deployments.messages import StreamOptions
 from serve_app.api.funasr.containers import HEAD, LiveAudio, is_headerless
 from serve_app.api.funasr.narration import Narration
-from serve_app.api.funasr.replies import Reply, result, spaced
+from serve_app.api.funasr.replies import Reply, result, spaced, spoken_in
 from serve_app.api.funasr.wire import ClientMessage, Config
 from serve_app.api.sockets import TOO_BIG, TRY_AGAIN_LATER
 from serve_app.audio.decode import RawPcm
@@ -21,7 +21,9 @@ from serve_app.live import LiveService
 from serve_app.pipeline.finishing import TextOptions
 from serve_app.pipeline.live.events import LiveOptions
 from serve_app.pipeline.live.session import LiveSession
+from serve_app.pipeline.speakers.types import SpeakerOptions
 from serve_app.settings import Settings
+from serve_app.speakers.service import SpeakerService
 from serve_app.transcriber import Transcriber, TranscriptionOptions
 
 _MIB = 1 << 20
@@ -46,6 +48,11 @@ class Conversation(Protocol):
     @property
     def config(self) -> Config: ...
 
+    @property
+    def owner(self) -> str:
+        """Whose enrolled voices are known."""
+        ...
+
     async def receive(self) -> bytes | ClientMessage:
         """The next audio or message; raises :class:`HangUp` if none comes."""
         ...
@@ -64,6 +71,7 @@ class Recognizers:
     settings: Settings
     transcriber: Transcriber
     live: LiveService
+    speakers: SpeakerService
 
 
 class Utterance:
@@ -138,20 +146,31 @@ class Utterance:
                 return
             file.file.truncate(size - size % _SAMPLE_BYTES)
         hotwords = config.words_to_hear
-        options = TranscriptionOptions(raw=raw, text=config.text_options, hotwords=hotwords)
         with _admission(), self._by.transcriber.admit():
+            speakers = await self._speakers()
+            options = TranscriptionOptions(
+                raw=raw, text=config.text_options, hotwords=hotwords, speakers=speakers
+            )
             transcript = await self._by.transcriber.transcribe(file.file, options)
-        reply = result("offline", spaced(transcript.text), final=True, words=transcript.words)
+        told = {} if speakers is None else spoken_in(transcript.sentences)
+        reply = result("offline", spaced(transcript.text), final=True, words=transcript.words, **told)
         await self._talk.send(reply)
+
+    async def _speakers(self) -> SpeakerOptions | None:
+        """How speakers are told apart, if the client asked for it."""
+        asked = self._talk.config.speakers
+        return None if asked is None else await asked.options(self._by.speakers, self._talk.owner)
 
     async def _recognize_live(self, mode: Literal["online", "2pass"], frames: AsyncIterator[bytes]) -> None:
         audio = LiveAudio(self._talk.config)
         async with AsyncExitStack() as stack:
+            options = self._options(mode, await self._speakers())
             with _admission():
-                session = await stack.enter_async_context(self._by.live.open(self._options(mode)))
-            await _together(_feed(session, audio, frames), self._tell(session, Narration(mode)))
+                session = await stack.enter_async_context(self._by.live.open(options))
+            narration = Narration(mode, speakers=options.speakers is not None)
+            await _together(_feed(session, audio, frames), self._tell(session, narration))
 
-    def _options(self, mode: Literal["online", "2pass"]) -> LiveOptions:
+    def _options(self, mode: Literal["online", "2pass"], speakers: SpeakerOptions | None) -> LiveOptions:
         defaults = self._by.live.defaults
         stream = self._talk.config.stream_options(
             StreamOptions(
@@ -167,6 +186,7 @@ class Utterance:
             chunk_size=stream.chunk_size,
             encoder_chunk_look_back=stream.encoder_chunk_look_back,
             decoder_chunk_look_back=stream.decoder_chunk_look_back,
+            speakers=speakers,
         )
 
     async def _tell(self, session: LiveSession, narration: Narration) -> None:

@@ -10,10 +10,11 @@ import re
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
 from deployments.messages import StreamOptions
+from serve_app.api.live_speakers import SpeakersAsked
 from serve_app.api.sockets import json_object
 from serve_app.errors import InvalidParameter
 from serve_app.pipeline.finishing import ARROW, TextOptions, parse_corrections
@@ -111,6 +112,14 @@ class Config(BaseModel):
     itn: bool = True
     svs_lang: Annotated[str, BeforeValidator(_name)] = "auto"
     svs_itn: bool = True
+    enable_speaker_diarization: bool = Field(
+        False,
+        # The second one is what FunASR's HTTP servers call it; no client of its WebSocket asks.
+        validation_alias=AliasChoices("enable_speaker_diarization", "spk"),
+    )
+    num_speakers: Annotated[int | None, BeforeValidator(_integer)] = None
+    min_speakers: Annotated[int | None, BeforeValidator(_integer)] = None
+    max_speakers: Annotated[int | None, BeforeValidator(_integer)] = None
 
     @property
     def is_pcm(self) -> bool:
@@ -134,6 +143,14 @@ class Config(BaseModel):
         """How texts that are final shall look."""
         lines = (word.text for word in self.hotwords if ARROW in word.text)
         return TextOptions(itn=self.itn, corrections=parse_corrections(lines))
+
+    @property
+    def speakers(self) -> SpeakersAsked | None:
+        """What is asked of telling speakers apart, if that is asked for."""
+        if not self.enable_speaker_diarization:
+            return None
+        bounds = self.num_speakers, self.min_speakers, self.max_speakers
+        return SpeakersAsked("enable_speaker_diarization", *bounds)
 
     def merged(self, changes: Self) -> Self:
         """This with what ``changes`` sets.
@@ -169,7 +186,7 @@ class _Flags(BaseModel):
     is_end: bool = False
 
 
-_KNOWN = {*Config.model_fields, *_Flags.model_fields}
+_KNOWN = {*Config.model_fields, *_Flags.model_fields, "spk"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit, urlunsplit
 from fastapi import Request
 from pydantic import BaseModel, Field
 
-from serve_app.jobs.types import Job, JobStatus
+from serve_app.jobs.types import Job, JobSpec, JobStatus
 
 Status = Literal["queued", "running", "completed", "failed", "canceled"]
 
@@ -50,7 +50,7 @@ class JobObject(BaseModel):
     error: JobFailure | None
     filename: str | None
     url: str | None = Field(description="Where the recording is from, without credentials and query.")
-    channels: Literal["mix", "split"]
+    channels: Literal["mix", "split", "speakers"]
     metadata: dict[str, str]
     response_format: str | None = Field(description="Of the result where its request names none.")
     links: Links
@@ -88,11 +88,18 @@ def job_object(job: Job, root: str) -> JobObject:
         error=JobFailure(code=job.error.code, message=job.error.message) if job.error else None,
         filename=job.spec.filename,
         url=public_url(job.spec.url) if job.spec.url else None,
-        channels="split" if job.spec.split_channels else "mix",
+        channels=channels_of(job.spec),
         metadata=dict(job.spec.metadata),
         response_format=job.spec.response_format,
         links=Links(self=path, result=f"{path}/result", events=f"{path}/events", cancel=f"{path}/cancel"),
     )
+
+
+def channels_of(spec: JobSpec) -> Literal["mix", "split", "speakers"]:
+    """What shall be done with the channels of a job's recording."""
+    if spec.options.speakers is not None and spec.options.speakers.by_channel:
+        return "speakers"
+    return "split" if spec.split_channels else "mix"
 
 
 def root_path(request: Request) -> str:

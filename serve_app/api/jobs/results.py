@@ -14,6 +14,7 @@ from serve_app.errors import Conflict, InvalidParameter
 from serve_app.jobs.types import Job, JobSpec, JobStatus
 from serve_app.pipeline.types import Transcript
 from serve_app.rendering.openai import Granularity
+from serve_app.rendering.speakers import apart
 
 _RETRY_AFTER_SECONDS = 5
 
@@ -44,7 +45,6 @@ class Presentation:
             form.granularities,
             form.logprobs,
             languages=bool(form.languages),
-            speakers=bool(form.enable_speaker_diarization),
         )
 
     @classmethod
@@ -54,12 +54,13 @@ class Presentation:
         return cls(
             cast("ResponseFormat", spec.response_format or "json"),
             tuple(cast("Granularity", item) for item in granularities if item),
-            **{name: spec.extra.get(name) == "true" for name in ("logprobs", "languages", "speakers")},
+            **{name: spec.extra.get(name) == "true" for name in ("logprobs", "languages")},
+            speakers=spec.options.speakers is not None,
         )
 
     def extra(self) -> Mapping[str, str]:
-        """All but the format, for ``JobSpec.extra``."""
-        flags = {"logprobs": self.logprobs, "languages": self.languages, "speakers": self.speakers}
+        """All for ``JobSpec.extra``: the spec itself has the format, and whether there are speakers."""
+        flags = {"logprobs": self.logprobs, "languages": self.languages}
         return {
             "granularities": ",".join(self.granularities),
             **{name: "true" for name, wanted in flags.items() if wanted},
@@ -111,7 +112,7 @@ def result(
     """Answer with what is transcribed.
 
     Channels that were split come on one time line, in the order in which is spoken; in formats that are
-    JSON, ``channels`` holds each by itself, too.
+    JSON, ``channels`` holds each by itself, too. Their speakers are numbered together.
 
     Args:
         channel: only this one, from 0.
@@ -119,6 +120,8 @@ def result(
     Raises:
         InvalidParameter: there is no such channel.
     """
+    if spec.split_channels:
+        transcripts = apart(transcripts)
     if channel is not None:
         if not spec.split_channels:
             raise InvalidParameter("The channels of this job were not split.", "channel")

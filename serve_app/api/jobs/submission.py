@@ -1,6 +1,7 @@
 """``POST /v1/jobs``: what came in becomes a job, if it can be served."""
 
 import asyncio
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Request, Response
@@ -11,6 +12,7 @@ from serve_app.api.jobs import schema
 from serve_app.api.jobs.objects import JobObject, job_object, root_path
 from serve_app.api.jobs.results import Presentation
 from serve_app.api.jobs.wire import Order, read_order
+from serve_app.api.openai.speakers import speaker_options
 from serve_app.audio.decode import probe
 from serve_app.audio.limits import DecodeLimits, check_declared
 from serve_app.jobs.types import JobSpec, Webhook
@@ -45,6 +47,8 @@ def add_submission(router: APIRouter, services: Services) -> None:
         async with read_order(request, max_bytes=settings.max_audio_bytes) as order:
             options = order.form.checked_options(services.transcriber)
             await _check_recording(order, options, limits)
+            # References are not kept; the voices in them go with the job.
+            options = replace(options, speakers=await speaker_options(services, client.id, order.form))
             job, is_new = await services.jobs.submit(
                 client.id, _spec(order, options), order.recording, idempotency_key
             )

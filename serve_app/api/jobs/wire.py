@@ -64,8 +64,10 @@ class JobForm(TranscriptionForm):
         description="URL (http or https) of the recording, in place of `file`. `audio_address` and "
         "`audio_url` mean the same.",
     )
-    channels: Literal["mix", "split"] = Field(
-        "mix", description="`split`: transcribe each channel by itself; `mix`: their mean."
+    channels: Literal["mix", "split", "speakers"] = Field(
+        "mix",
+        description="`split`: transcribe each channel by itself; `speakers`: the same, and each channel is "
+        "one speaker; `mix`: their mean.",
     )
     webhook_url: WebAddress | None = Field(None, description="Is sent a signed POST when the job has ended.")
     webhook_secret: Annotated[str, Field(min_length=16, max_length=256)] | None = Field(
@@ -75,6 +77,15 @@ class JobForm(TranscriptionForm):
         default_factory=dict,
         description="Comes back with the job: 16 entries at most, keys of 64 and values of 512 characters.",
     )
+
+    @property
+    def by_channel(self) -> bool:
+        return self.channels == "speakers"
+
+    @property
+    def shows_speakers(self) -> bool:
+        # Its result may be asked for in any format later on.
+        return self.response_format not in ("json", "text")
 
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> "JobForm":

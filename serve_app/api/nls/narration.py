@@ -10,11 +10,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from serve_app.api.live_speakers import SpeakerChanges
 from serve_app.api.nls.frames import Payload
 from serve_app.api.nls.wire import Service, Start
-from serve_app.pipeline.live.events import Finished, LiveEvent, Partial, SentenceFinal, SpeechStarted
+from serve_app.pipeline.live.events import (
+    Finished,
+    LiveEvent,
+    Partial,
+    SentenceFinal,
+    SpeakersMerged,
+    SpeechStarted,
+)
 from serve_app.pipeline.text import join_words
-from serve_app.pipeline.types import TimedWord
+from serve_app.pipeline.types import Speaker, TimedWord
 
 Told = tuple[str, Payload | None]
 """Name and payload of an event."""
@@ -51,6 +59,7 @@ class TranscriberNarration:
 
     start: Start
     is_over: bool = False
+    _speakers: SpeakerChanges = field(default_factory=lambda: SpeakerChanges(_label))
 
     @property
     def started(self) -> Told:
@@ -63,10 +72,17 @@ class TranscriberNarration:
             case Partial():
                 yield "TranscriptionResultChanged", self._changed(event)
             case SentenceFinal():
-                yield "SentenceEnd", self._ended(event)
+                yield "SentenceEnd", self._ended(event) | self._spoken_by(event.speaker)
+            case SpeakersMerged():
+                self._speakers.merged(event)
             case Finished():
                 self.is_over = True
                 yield "TranscriptionCompleted", None
+
+    def _spoken_by(self, speaker: Speaker | None) -> Payload:
+        if self.start.speakers is None:
+            return {}
+        return _spoken_by(speaker) | self._speakers.fields(speaker)
 
     def _changed(self, event: Partial) -> Payload:
         return {
@@ -114,6 +130,8 @@ class RecognizerNarration:
     is_over: bool = False
     _words: tuple[TimedWord, ...] = ()
     _spoken: list[TimedWord] = field(default_factory=list)
+    _speakers: dict[int, tuple[float, Speaker]] = field(default_factory=dict)
+    """How much each speaker said, in seconds, and as whom they were told last, by number."""
 
     @property
     def started(self) -> Told:
@@ -126,8 +144,12 @@ class RecognizerNarration:
             case SentenceFinal():
                 self._words += event.words
                 self._spoken += event.spoken
+                self._add(event.speaker, event.end - event.begin)
                 if self.start.one_sentence and event.text and event.cause == "silence":
                     yield self._completed(event.end)
+            case SpeakersMerged():
+                seconds, _ = self._speakers.pop(event.gone.number, (0.0, event.gone))
+                self._add(event.kept, seconds)
             case Finished():
                 yield self._completed(event.duration)
 
@@ -136,7 +158,26 @@ class RecognizerNarration:
         payload: Payload = {"result": _text(self._words), "duration": _ms(seconds)}
         if self.start.words:
             payload["words"] = _words(self._spoken)
+        if self.start.speakers is not None:
+            _, most = max(self._speakers.values(), key=lambda said: said[0], default=(0.0, None))
+            payload |= _spoken_by(most)
         return "RecognitionCompleted", payload
+
+    def _add(self, speaker: Speaker | None, seconds: float) -> None:
+        if speaker is not None:
+            before, _ = self._speakers.get(speaker.number, (0.0, speaker))
+            self._speakers[speaker.number] = before + seconds, speaker
+
+
+def _label(speaker: Speaker) -> str:
+    return speaker.label
+
+
+def _spoken_by(speaker: Speaker | None) -> Payload:
+    """Who spoke; as all that is not known, an empty string where that is not certain at all."""
+    if speaker is None:
+        return {"speaker_id": "", "speaker_confidence": 0.0}
+    return {"speaker_id": speaker.label, "speaker_confidence": round(speaker.confidence, 3)}
 
 
 def _ms(seconds: float) -> int:

@@ -32,10 +32,10 @@ def nls_router(services: Services) -> APIRouter:
 
 
 async def _serve(services: Services, socket: WebSocket, dialect: Dialect, *, refuses_early: bool) -> None:
-    connection = NlsConnection(socket, services.live, services.settings, dialect)
+    connection = NlsConnection(socket, services, dialect)
     async with AsyncExitStack() as place:
         try:
-            await place.enter_async_context(services.access.serve(socket))
+            client = await place.enter_async_context(services.access.serve(socket))
         except AsrError as error:
             if refuses_early and isinstance(error, Unauthenticated):
                 # Closing what was not accepted is how ASGI says 403.
@@ -45,4 +45,4 @@ async def _serve(services: Services, socket: WebSocket, dialect: Dialect, *, ref
             await connection.refuse(error, bearer_token(socket))
             return
         await socket.accept()
-        await connection.run()
+        await connection.run(client.id)

@@ -6,6 +6,7 @@ closed: that is what those clients wait for who do not look at ``TaskFailed``.
 """
 
 import logging
+from dataclasses import replace
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -17,8 +18,7 @@ from serve_app.api.nls.task import Task
 from serve_app.api.nls.wire import Dialect, Directive, Start, Verb, parse_directive, read_start
 from serve_app.api.sockets import OutOfTime, Patience, close_socket, serve_socket
 from serve_app.errors import AsrError, Internal
-from serve_app.live import LiveService
-from serve_app.settings import Settings
+from serve_app.services import Services
 
 logger = logging.getLogger("ray.serve")
 
@@ -26,9 +26,12 @@ logger = logging.getLogger("ray.serve")
 class NlsConnection:
     """Speaks the protocol over an accepted socket."""
 
-    def __init__(self, socket: WebSocket, live: LiveService, settings: Settings, dialect: Dialect) -> None:
+    def __init__(self, socket: WebSocket, services: Services, dialect: Dialect) -> None:
+        settings, live = services.settings, services.live
         self._socket = socket
         self._live = live
+        self._speakers = services.speakers
+        self._owner = ""
         self._dialect = dialect
         self._backlog = Backlog(settings.max_audio_bytes)
         self._patience = Patience(settings.nls_idle_timeout_sec, settings.live_max_connection_sec, live)
@@ -39,8 +42,12 @@ class NlsConnection:
         self._has_complained = False
         """Whether the client was told that its audio came without a task."""
 
-    async def run(self) -> None:
-        """Serve the client until it goes, or has to; nothing of it is left afterwards."""
+    async def run(self, owner: str) -> None:
+        """Serve the client until it goes, or has to; nothing of it is left afterwards.
+
+        ``owner`` is its id (:class:`serve_app.api.access.Client`).
+        """
+        self._owner = owner
         cause = await serve_socket(self._socket, self._backlog, self._work())
         if cause is None:
             return
@@ -106,6 +113,9 @@ class NlsConnection:
         self._is_done, self._task_id = False, directive.task_id or ""
         start = read_start(directive, self._dialect, self._live.defaults)
         self._task_id = start.task_id
+        if start.speakers is not None:
+            speakers = await start.speakers.options(self._speakers, self._owner)
+            start = replace(start, options=replace(start.options, speakers=speakers))
         await Task(self, start).run(self._live)
         self._is_done = True
 

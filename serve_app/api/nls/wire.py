@@ -16,6 +16,7 @@ from pydantic_core import PydanticCustomError
 
 from serve_app.api.aliyun.errors import UnsupportedSampleRate
 from serve_app.api.aliyun.wire import TextParameters, parse
+from serve_app.api.live_speakers import SpeakersAsked
 from serve_app.api.nls.errors import InvalidDirective, InvalidMessage, InvalidNamespace
 from serve_app.api.sockets import json_object
 from serve_app.audio.announced import Format
@@ -161,6 +162,17 @@ class StartPayload(TextParameters):
     max_end_silence: int | None = Field(None, ge=200, le=6000)
     disfluency: bool = False
     session_id: Annotated[str | None, BeforeValidator(_session_id)] = None
+    enable_speaker_diarization: bool = False
+    num_speakers: int | None = None
+    min_speakers: int | None = None
+    max_speakers: int | None = None
+
+    @property
+    def speakers(self) -> SpeakersAsked | None:
+        if not self.enable_speaker_diarization:
+            return None
+        bounds = self.num_speakers, self.min_speakers, self.max_speakers
+        return SpeakersAsked("enable_speaker_diarization", *bounds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +180,7 @@ class Start:
     """A task that is wanted, everything about it decided.
 
     ``max_start_silence_ms``: without any speech until then, it is given up. ``one_sentence``: it ends with
-    its first sentence.
+    its first sentence. ``speakers``: what is asked of telling them apart, if it is.
     """
 
     service: Service
@@ -180,6 +192,7 @@ class Start:
     options: LiveOptions
     max_start_silence_ms: int | None = None
     one_sentence: bool = False
+    speakers: SpeakersAsked | None = None
 
 
 def read_start(directive: Directive, dialect: Dialect, defaults: LiveOptions) -> Start:
@@ -216,6 +229,7 @@ def read_start(directive: Directive, dialect: Dialect, defaults: LiveOptions) ->
         options=_options(payload, dialect, defaults, silence),
         max_start_silence_ms=payload.max_start_silence if endpointed else None,
         one_sentence=endpointed,
+        speakers=payload.speakers,
     )
 
 

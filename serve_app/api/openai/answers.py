@@ -26,7 +26,7 @@ def answer(
         granularities: what ``verbose_json`` holds; none means its default.
         logprobs: add the log-probability of each token, in the formats that are JSON.
         languages: add the languages that were found, in the formats that are JSON.
-        speakers: give the segments of ``verbose_json`` a ``speaker``.
+        speakers: they were told apart, so the segments of ``verbose_json`` have a ``speaker``.
     """
     match response_format:
         case "text":

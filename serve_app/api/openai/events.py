@@ -25,19 +25,28 @@ async def transcription_events(
 ) -> AsyncGenerator[bytes, None]:
     """Yield the events of one recording; what the deltas add up to is the text of the last event.
 
+    Where speakers are told apart, the segments come at the end of the recording: who spoke is known only
+    then, and so is where a sentence ends because another speaker goes on.
+
     Raises:
         AsrError: see :mod:`serve_app.errors`.
     """
     last: TimedWord | None = None
+    segments = form.effective_format in _WITH_SEGMENTS
+    at_once = segments and options.speakers is None
     async with transcriber.open(source, options) as transcription:
         number = 0
         async for sentence in transcription.sentences():
-            yield _event(_delta(number, sentence, last, form))
-            if form.effective_format in _WITH_SEGMENTS:
+            yield _event(_delta(number if at_once else None, sentence, last, form))
+            if at_once:
                 yield _event(_segment(number, sentence, form))
             last = next((word for word in reversed(sentence.words) if word.text), last)
             number += 1
-        yield _event(_done(transcription.so_far, form))
+        transcript = transcription.so_far
+        if segments and not at_once:
+            for number, sentence in enumerate(transcript.sentences):
+                yield _event(_segment(number, sentence, form))
+        yield _event(_done(transcript, form))
         yield _END
 
 
@@ -51,13 +60,14 @@ def _event(body: Mapping[str, Any]) -> bytes:
 
 
 def _delta(
-    number: int, sentence: Sentence, last: TimedWord | None, form: TranscriptionForm
+    number: int | None, sentence: Sentence, last: TimedWord | None, form: TranscriptionForm
 ) -> dict[str, Any]:
+    """``number``: that of the segment that the sentence is, if this is known."""
     delta: dict[str, Any] = {
         "type": "transcript.text.delta",
         "delta": render.continuation(sentence.words, last),
     }
-    if form.effective_format in _WITH_SEGMENTS:
+    if number is not None:
         delta["segment_id"] = render.segment_id(number)
     if form.logprobs:
         delta["logprobs"] = render.log_probs(sentence.words, last)
@@ -66,8 +76,11 @@ def _delta(
 
 def _segment(number: int, sentence: Sentence, form: TranscriptionForm) -> render.SpeakerSegmentItem:
     segment = render.speaker_segment(number, sentence)
-    if form.effective_format == "verbose_json" and "word" in form.granularities:
-        segment["words"] = render.word_items(sentence.words)
+    if form.effective_format == "verbose_json":
+        if sentence.speaker:
+            segment["speaker"] = sentence.speaker.label
+        if "word" in form.granularities:
+            segment["words"] = render.word_items(sentence.words)
     return segment
 
 

@@ -1,10 +1,12 @@
 """``/v1/audio/*`` and ``/v1/models``, as OpenAI's SDKs and curl users call them."""
 
 from contextlib import AsyncExitStack
-from typing import Any
+from dataclasses import replace
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 
+from serve_app.api.access import Client
 from serve_app.api.openai.answers import answer
 from serve_app.api.openai.events import error_event, transcription_events
 from serve_app.api.openai.reading import read_recording_form, recording
@@ -14,7 +16,8 @@ from serve_app.api.openai.schema import (
     transcription_responses,
     translation_request,
 )
-from serve_app.api.openai.wire import LIST_FIELDS, TranscriptionForm, TranslationForm
+from serve_app.api.openai.speakers import speaker_options
+from serve_app.api.openai.wire import LIST_FIELDS, RequestForm, TranslationForm
 from serve_app.api.sse import event_response
 from serve_app.api.uploads import read_form
 from serve_app.errors import ModelNotFound, Unsupported
@@ -31,6 +34,7 @@ def openai_router(services: Services) -> APIRouter:
 
 def _add_audio(router: APIRouter, services: Services) -> None:
     settings, transcriber = services.settings, services.transcriber
+    caller = Depends(services.access.admit)
 
     @router.post(
         "/audio/transcriptions",
@@ -38,15 +42,16 @@ def _add_audio(router: APIRouter, services: Services) -> None:
         responses=transcription_responses(),
         openapi_extra=transcription_request(),
     )
-    async def create_transcription(request: Request) -> Response:
+    async def create_transcription(request: Request, client: Annotated[Client, caller]) -> Response:
         """Transcribe a recording."""
         async with AsyncExitStack() as held:
             held.enter_context(transcriber.admit())
             sent = await held.enter_async_context(
                 read_recording_form(request, max_bytes=settings.max_audio_bytes)
             )
-            form = TranscriptionForm.parse(sent.fields(LIST_FIELDS))
+            form = RequestForm.parse(sent.fields(LIST_FIELDS))
             options = form.checked_options(transcriber)
+            options = replace(options, speakers=await speaker_options(services, client.id, form))
             source = await held.enter_async_context(recording(sent, form.audio_address, services.fetcher))
             if form.stream:
                 events = transcription_events(transcriber, source, options, form)
@@ -59,7 +64,7 @@ def _add_audio(router: APIRouter, services: Services) -> None:
             form.granularities,
             form.logprobs,
             languages=bool(form.languages),
-            speakers=bool(form.enable_speaker_diarization),
+            speakers=options.speakers is not None,
         )
 
     @router.post(

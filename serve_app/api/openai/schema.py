@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from serve_app.api.openai.chunking import ChunkingStrategy
-from serve_app.api.openai.wire import LIST_FIELDS, TranscriptionForm, TranslationForm
+from serve_app.api.openai.wire import LIST_FIELDS, RequestForm, TranslationForm
 
 _FORM = "multipart/form-data"
 _URL_ENCODED = "application/x-www-form-urlencoded"
@@ -84,7 +84,7 @@ def translation_request() -> dict[str, Any]:
 
 def transcription_properties() -> dict[str, Any]:
     """JSON schemas of the fields beside ``file``, by their names on the wire."""
-    properties = form_properties(TranscriptionForm)
+    properties = form_properties(RequestForm)
     properties["chunking_strategy"] = {
         "type": "string",
         "enum": ["auto", "server_vad"],

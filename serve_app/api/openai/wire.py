@@ -5,9 +5,9 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from serve_app.api.openai.chunking import ChunkingStrategy, chunking_value
-from serve_app.api.openai.data_urls import is_audio_data_url
 from serve_app.api.openai.forms import Form
 from serve_app.api.openai.hints import corrections_in, hotwords_in
+from serve_app.api.openai.speakers import SPEAKER_COUNTS, SpeakerFields
 from serve_app.audio.decode import RawPcm
 from serve_app.errors import InvalidParameter
 from serve_app.pipeline.finishing import TextOptions, parse_corrections
@@ -29,15 +29,15 @@ LIST_FIELDS = frozenset(
 )
 """Fields that may be sent more than once; all of their values count, of others the last one."""
 
-_PEERS = frozenset({"audio_address", "enable_speaker_diarization", "word_timestamps"})
-"""Fields of funasr-api, whose clients expect its default of ``verbose_json``."""
+_VERBOSE = frozenset({"audio_address", "enable_speaker_diarization", "word_timestamps", *SPEAKER_COUNTS})
+"""Fields of funasr-api, whose clients expect its default of ``verbose_json``, and those about speakers, which
+``json`` has no place for."""
 
-_MOST_SPEAKERS = 4
 _PLAIN_TEXT = frozenset({"text", "srt", "vtt"})
 
 
-class TranscriptionForm(Form):
-    """The fields of a transcription beside ``file``."""
+class TranscriptionForm(SpeakerFields):
+    """The fields of a transcription beside ``file``, as a request and a job have them."""
 
     model: str = Field("", description="Any name; names that are not served here mean the default model.")
     audio_address: str | None = Field(
@@ -57,7 +57,7 @@ class TranscriptionForm(Form):
     response_format: ResponseFormat | None = Field(
         None,
         description="Default `json`, or `verbose_json` where `timestamp_granularities[]`, `word_timestamps`, "
-        "`enable_speaker_diarization` or `audio_address` is given.",
+        "`audio_address` or something about speakers is given.",
     )
     timestamp_granularities: list[Granularity] = Field(
         default_factory=list, description="What `verbose_json` holds; default `segment`."
@@ -81,18 +81,6 @@ class TranscriptionForm(Form):
     )
     temperature: float = Field(0, ge=0, le=1, description="Accepted; recognition is deterministic.")
     chunking_strategy: Annotated[ChunkingStrategy, BeforeValidator(chunking_value)] | None = None
-    enable_speaker_diarization: bool | None = Field(
-        None, description="Gives segments a `speaker`, `null` as long as no model tells speakers apart."
-    )
-    known_speaker_names: list[Annotated[str, Field(max_length=200)]] = Field(
-        default_factory=list, max_length=_MOST_SPEAKERS, description="Checked, but not matched yet."
-    )
-    known_speaker_references: list[str] = Field(
-        default_factory=list,
-        max_length=_MOST_SPEAKERS,
-        validate_default=True,
-        description="A recording (data URL) of each of the names, in their order.",
-    )
     punctuation: bool = Field(True, description="Whether the text has punctuation marks.")
     itn: bool = Field(True, description="Numbers, dates, money and the like in digits.")
     drop_fillers: bool = Field(False, description="Leave out 嗯, 呃, uh and the like.")
@@ -133,23 +121,12 @@ class TranscriptionForm(Form):
         corrections_in((prompt or "").splitlines())
         return prompt
 
-    @field_validator("known_speaker_references")
-    @classmethod
-    def _belong_to_names(cls, references: list[str], info: ValidationInfo) -> list[str]:
-        names = info.data.get("known_speaker_names", [])
-        if len(names) != len(references):
-            raise ValueError(f"there must be one for each name, not {len(references)} for {len(names)}")
-        for reference in references:
-            if not is_audio_data_url(reference):
-                raise ValueError("each must be a data URL with a recording in base64")
-        return references
-
     @property
     def effective_format(self) -> ResponseFormat:
         """The format asked for, or the default for a request of its kind."""
         if self.response_format is not None:
             return self.response_format
-        verbose = self.timestamp_granularities or self.model_fields_set & _PEERS
+        verbose = self.timestamp_granularities or self.model_fields_set & _VERBOSE or self.by_channel
         return "verbose_json" if verbose else "json"
 
     @property
@@ -161,6 +138,16 @@ class TranscriptionForm(Form):
     @property
     def logprobs(self) -> bool:
         return "logprobs" in self.include
+
+    @property
+    def shows_speakers(self) -> bool:
+        if self.effective_format == "verbose_json":
+            return self.stream or "segment" in self.granularities
+        return self.effective_format in ("srt", "vtt", "diarized_json")
+
+    @property
+    def always_speakers(self) -> bool:
+        return self.effective_format == "diarized_json"
 
     def transcription_options(self) -> TranscriptionOptions:
         """What is asked for, in the service's own terms; whether it can be served is not checked."""
@@ -214,6 +201,18 @@ class TranscriptionForm(Form):
                 return
         if refused is not None:
             raise refused
+
+
+class RequestForm(TranscriptionForm):
+    """The fields of a transcription that is answered at once."""
+
+    channels: Literal["mix", "speakers"] = Field(
+        "mix", description="`speakers`: each channel is one speaker, as in recorded calls; `mix`: their mean."
+    )
+
+    @property
+    def by_channel(self) -> bool:
+        return self.channels == "speakers"
 
 
 class TranslationForm(Form):

@@ -15,6 +15,7 @@ from serve_app.api.realtime.errors import Mistake, mistake_of
 from serve_app.errors import InvalidParameter
 from serve_app.pipeline.finishing import TextOptions
 from serve_app.pipeline.live.events import LiveOptions, NearField
+from serve_app.pipeline.speakers.types import SpeakerOptions
 from serve_app.transcriber import Transcriber
 
 LOGPROBS = "item.input_audio_transcription.logprobs"
@@ -27,6 +28,10 @@ _MODEL_PADDING_MS = 200
 
 _AS_HEARD = frozenset({"minimal", "low"})
 """Values of ``delay`` with which text is sent while it is spoken."""
+
+
+_DIARIZES = "-diarize"
+"""What the names of models end with that tell speakers apart: ``gpt-4o-transcribe-diarize``."""
 
 
 class _Part(BaseModel):
@@ -71,6 +76,11 @@ class Transcription(_Part):
     def as_heard(self) -> bool:
         """Whether text is sent while it is spoken, and stays as it was heard then."""
         return self.delay in _AS_HEARD
+
+    @property
+    def diarizes(self) -> bool:
+        """Whether speakers are told apart, which OpenAI's clients ask for by the name of a model."""
+        return self.model is not None and self.model.endswith(_DIARIZES)
 
 
 class NoiseReduction(_Part):
@@ -138,10 +148,20 @@ class Config(_Part):
         # A null takes a value back; some SDKs send one for everything that nobody set.
         return {key: value for key, value in {**known, **given}.items() if value is not None}
 
+    @property
+    def diarizes(self) -> bool:
+        return self.transcription.diarizes
+
     def live_options(
-        self, defaults: LiveOptions, transcriber: Transcriber, names: Mapping[str, str]
+        self,
+        defaults: LiveOptions,
+        transcriber: Transcriber,
+        names: Mapping[str, str],
+        speakers: SpeakerOptions | None = None,
     ) -> LiveOptions:
         """How a live session listens for this. ``names`` are those of the fields, for errors.
+
+        ``speakers``: how they are told apart, for those who asked for it.
 
         Raises:
             Mistake: something that cannot be served.
@@ -158,6 +178,7 @@ class Config(_Part):
             text=text,
             near_field=self._near_field(defaults),
             tell_ends=True,
+            speakers=speakers,
         )
 
     def _text_options(self, transcriber: Transcriber, name: str) -> TextOptions:

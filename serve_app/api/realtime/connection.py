@@ -20,6 +20,7 @@ from serve_app.api.realtime.events import Event
 from serve_app.api.realtime.items import Conversation
 from serve_app.api.realtime.messages import ClientEvent, Refused, parse_event
 from serve_app.api.realtime.narration import CommittedItems, DetectedItems, Ending
+from serve_app.api.realtime.speakers import Speakers
 from serve_app.api.realtime.stretch import Stretch
 from serve_app.api.sockets import (
     FAULT,
@@ -53,6 +54,7 @@ class RealtimeConnection:
         services: Services,
         config: Config,
         begin: Callable[[LiveOptions], LiveSession],
+        speakers: Speakers,
         *,
         beta: bool,
     ) -> None:
@@ -63,6 +65,7 @@ class RealtimeConnection:
         self._defaults = services.live.defaults
         self._transcriber = services.transcriber
         self._conversation = Conversation(config, beta=beta)
+        self._speakers = speakers
         self._options = self._options_of(config, dialects.GA_NAMES)
         self._backlog = Backlog(settings.max_audio_bytes, max_texts=_MAX_TEXTS)
         self._patience = Patience(
@@ -168,6 +171,7 @@ class RealtimeConnection:
         names = dialects.BETA_NAMES if beta else dialects.GA_NAMES
         changes = dialects.beta_changes(session) if beta else dialects.ga_changes(session)
         config = dialects.updated(self._conversation.config, changes, names)
+        await self._speakers.ask(config, names)
         options = self._options_of(config, names)
         detects = config.turn_detection is not None
         is_heard_anew = options != self._options or config.format != self._conversation.config.format
@@ -193,14 +197,15 @@ class RealtimeConnection:
         return self._stretch is not None and round(1000 * self._stretch.uncommitted) >= _LEAST_COMMIT_MS
 
     def _options_of(self, config: Config, names: dict[str, str]) -> LiveOptions:
-        return config.live_options(self._defaults, self._transcriber, names)
+        speakers = self._speakers.options if config.diarizes else None
+        return config.live_options(self._defaults, self._transcriber, names, speakers)
 
     def _begin_stretch(self) -> Stretch:
         uncut = self._options.uncut_ms / 1000
         narration = (
             DetectedItems(self._conversation, self._offset, uncut)
             if self._is_detecting
-            else CommittedItems(self._conversation, uncut)
+            else CommittedItems(self._conversation, self._offset, uncut)
         )
         self._stretch = Stretch(self._begin(self._options), narration, self._send)
         return self._stretch

@@ -69,6 +69,13 @@ def delta(item_id: str, text: str, logprobs: list[LogProbItem] | None) -> Event:
     return _transcription("delta", item_id, delta=text, **_optional(logprobs=logprobs))
 
 
+def segment(item_id: str, text: str, begin: float, end: float, speaker: str, **extra: Any) -> Event:
+    """Who spoke a sentence of an item; seconds from the first audio."""
+    times = {"start": round(begin, 3), "end": round(end, 3)}
+    fields = {"id": new_id("seg"), "text": text, **times, "speaker": speaker, **extra}
+    return _transcription("segment", item_id, **fields)
+
+
 def completed(
     item_id: str,
     transcript: str,
@@ -100,7 +107,9 @@ def _error_object(error: AsrError) -> dict[str, Any]:
     return described
 
 
-def _transcription(name: Literal["delta", "completed", "failed"], item_id: str, **fields: Any) -> Event:
+def _transcription(
+    name: Literal["delta", "segment", "completed", "failed"], item_id: str, **fields: Any
+) -> Event:
     kind = f"conversation.item.input_audio_transcription.{name}"
     return _event(kind, item_id=item_id, content_index=_CONTENT_INDEX, **fields)
 

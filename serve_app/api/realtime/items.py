@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 
+from serve_app.api.live_speakers import SpeakerChanges
 from serve_app.api.realtime import events
 from serve_app.api.realtime.config import LOGPROBS, Config
 from serve_app.api.realtime.events import Event
+from serve_app.api.realtime.speakers import spelled
 from serve_app.pipeline.live.events import Partial, SentenceFinal
 from serve_app.pipeline.text import join_words, language_of
 from serve_app.pipeline.types import TimedWord
@@ -17,6 +19,7 @@ class Conversation:
     def __init__(self, config: Config, *, beta: bool) -> None:
         self.config = config
         self.beta = beta
+        self.speakers = SpeakerChanges(spelled)
         self._previous: str | None = None
 
     def commit(self, item_id: str) -> list[Event]:
@@ -33,13 +36,17 @@ class Conversation:
 class ItemText:
     """The text of an item, of one or more sentences. All deltas of it, joined, are its transcript.
 
+    ``offset``: how much audio there was before the session that it is heard in, in seconds.
     ``uncut_seconds``: a sentence is not told of before its final from that length on, since it may be cut,
     and words behind the cut would come again.
     """
 
-    def __init__(self, conversation: Conversation, item_id: str, uncut_seconds: float = 0) -> None:
+    def __init__(
+        self, conversation: Conversation, item_id: str, offset: float = 0, uncut_seconds: float = 0
+    ) -> None:
         self.id = item_id
         self._conversation = conversation
+        self._offset = offset
         self._uncut = uncut_seconds
         self._before = ""
         self._told = ""
@@ -64,12 +71,24 @@ class ItemText:
         self._told += rest
         self._before = self._told
         self._words += event.words
+        if event.text and self._conversation.config.diarizes:
+            yield self._segment(event)
 
     def completed(self, seconds: float) -> Event:
         """The end of an item that is ``seconds`` long."""
         return events.completed(
             self.id, self._told, seconds, self._log_probs(self._words, whole=True), self._languages()
         )
+
+    def _segment(self, event: SentenceFinal) -> Event:
+        speakers = self._conversation.speakers
+        speaker = speakers.current(event.speaker)
+        name = "unknown" if speaker is None else spelled(speaker)
+        extra = speakers.fields(speaker)
+        if speaker is not None:
+            extra["speaker_confidence"] = round(speaker.confidence, 3)
+        begin, end = self._offset + event.begin, self._offset + event.end
+        return events.segment(self.id, event.text, begin, end, name, **extra)
 
     def _continued(self, sentence: str) -> str:
         return join_words(((self._before, ""), (sentence, "")))

@@ -13,6 +13,7 @@ from serve_app.pipeline.live.events import (
     Partial,
     Quiet,
     SentenceFinal,
+    SpeakersMerged,
     SpeechEnded,
     SpeechStarted,
 )
@@ -60,11 +61,13 @@ class DetectedItems:
     def tell(self, event: LiveEvent) -> Iterator[Event]:
         match event:
             case SpeechStarted():
-                self._item = ItemText(self._conversation, new_id("item"), self._uncut)
+                self._item = ItemText(self._conversation, new_id("item"), self._offset, self._uncut)
                 self._is_committed = False
                 yield events.speech_started(self._item.id, self._offset + event.begin)
             case Quiet():
                 yield from self._quiet(event)
+            case SpeakersMerged():
+                self._conversation.speakers.merged(event)
             case Finished():
                 yield from self._finished(event)
             case _ if self._item is not None:
@@ -117,11 +120,12 @@ class CommittedItems:
     spoken is told at once.
     """
 
-    def __init__(self, conversation: Conversation, uncut_seconds: float) -> None:
+    def __init__(self, conversation: Conversation, offset: float, uncut_seconds: float) -> None:
+        """``offset``: how much audio there was before this session, in seconds."""
         self.committed_until = 0.0
         self._conversation = conversation
         self._at_once = conversation.config.as_heard
-        self._item = ItemText(conversation, new_id("item"), uncut_seconds)
+        self._item = ItemText(conversation, new_id("item"), offset, uncut_seconds)
         self._is_committed = False
         self._waiting: list[SentenceFinal] = []
         self._fault: AsrError | None = None
@@ -144,6 +148,8 @@ class CommittedItems:
                 yield from self._item.final(event)
             case SentenceFinal():
                 self._waiting.append(event)
+            case SpeakersMerged():
+                self._conversation.speakers.merged(event)
             case Finished():
                 yield self._item.completed(event.duration)
 

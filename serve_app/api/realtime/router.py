@@ -15,6 +15,7 @@ from serve_app.api.realtime.config import Config
 from serve_app.api.realtime.connection import RealtimeConnection, refuse, shown
 from serve_app.api.realtime.errors import Mistake
 from serve_app.api.realtime.secrets import ClientSecrets
+from serve_app.api.realtime.speakers import Speakers
 from serve_app.api.sockets import POLICY_VIOLATION
 from serve_app.errors import AsrError, Unauthenticated, Unsupported
 from serve_app.services import Services
@@ -103,10 +104,12 @@ async def _serve(services: Services, secrets: ClientSecrets, socket: WebSocket) 
     beta = _BETA_SUBPROTOCOL in offered or socket.headers.get("openai-beta") == _BETA_HEADER
     async with AsyncExitStack() as place:
         try:
-            await place.enter_async_context(services.access.serve(socket, secrets.identify))
+            client = await place.enter_async_context(services.access.serve(socket, secrets.identify))
             config = _configured(secrets, socket)
+            speakers = Speakers(services.speakers, client.id)
+            await speakers.ask(config, dialects.GA_NAMES)
             begin = place.enter_context(services.live.admit())
-            connection = RealtimeConnection(socket, services, config, begin, beta=beta)
+            connection = RealtimeConnection(socket, services, config, begin, speakers, beta=beta)
         except Unauthenticated as error:
             await _deny(socket, error)
             return

@@ -3,16 +3,17 @@
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
-from deployments.messages import SAMPLE_RATE, AudioSlice, Pcm, Priority, Word
+from deployments.messages import SAMPLE_RATE, AudioPiece, AudioSlice, Pcm, Priority, Word
 from serve_app.pipeline.finishing import Finisher
 from serve_app.pipeline.graph import LiveGraph
 from serve_app.pipeline.live.buffer import Bell
-from serve_app.pipeline.live.events import LiveOptions, SentenceFinal
+from serve_app.pipeline.live.events import LiveOptions, SentenceFinal, SpeakersMerged
 from serve_app.pipeline.live.partials import timed_words, words_of
 from serve_app.pipeline.live.sentence import LiveSentence
+from serve_app.pipeline.live.voices import SentenceVoices, Voices
 from serve_app.pipeline.text import SENTENCE_FINAL, join_words
 from serve_app.pipeline.types import Sentence, TimedWord
 
@@ -29,13 +30,16 @@ partials: in time, they are there before the final."""
 class _Closed:
     sentence: LiveSentence
     recognition: asyncio.Task[tuple[Word, ...]] | None
+    voices: Voices | None
 
 
 class Finals:
     """Turns closed sentences into :class:`SentenceFinal` events.
 
     With ``two_pass`` the words are the offline model's, which hears the audio of the sentence as a file job
-    would; without it, they are what ``sentence.hearing`` holds when the streaming model is through.
+    would; without it, they are what ``sentence.hearing`` holds when the streaming model is through. With
+    ``voices``, who spoke is found out beside that; two speakers that turn out to be one by a sentence are
+    told before it.
     """
 
     def __init__(
@@ -43,12 +47,14 @@ class Finals:
         graph: LiveGraph,
         options: LiveOptions,
         finisher: Finisher,
-        emit: Callable[[SentenceFinal], None],
+        voices: SentenceVoices | None,
+        emit: Callable[[SentenceFinal | SpeakersMerged], None],
         progress: Bell,
     ) -> None:
         self._graph = graph
         self._options = options
         self._finisher = finisher
+        self._voices = voices
         self._emit = emit
         self._progress = progress
         self._closed: deque[_Closed] = deque()
@@ -62,10 +68,15 @@ class Finals:
 
     def add(self, sentence: LiveSentence, samples: Pcm, tasks: asyncio.TaskGroup) -> None:
         """Take a closed sentence with its audio; recognition starts now, as one of ``tasks``."""
-        recognition = None
-        if self._options.two_pass and len(samples):
-            recognition = tasks.create_task(self._recognize(samples))
-        self._closed.append(_Closed(sentence, recognition))
+        recognition = voices = None
+        if len(samples) and (self._options.two_pass or self._voices is not None):
+            audio = tasks.create_task(self._graph.store(samples))
+            if self._options.two_pass:
+                recognition = tasks.create_task(self._recognize(audio))
+            if self._voices is not None:
+                # Shielded: who is tired of waiting for the one must not take the audio from the other.
+                voices = self._voices.listen(asyncio.shield(audio), len(samples), tasks)
+        self._closed.append(_Closed(sentence, recognition, voices))
         self._bell.ring()
 
     def end(self) -> None:
@@ -83,9 +94,16 @@ class Finals:
             await self._bell.until(lambda: bool(self._closed) or self._ended)
             if not self._closed:
                 return
-            sentence = self._closed[0].sentence
-            words = await self._words(self._closed[0])
-            self._emit(await self._final(sentence, timed_words(words, sentence.begin)))
+            closed = self._closed[0]
+            sentence = closed.sentence
+            words = timed_words(await self._words(closed), sentence.begin)
+            final = await self._final(sentence, words)
+            if self._voices is not None and closed.voices is not None:
+                speaker, merges = await self._voices.speaker(sentence, closed.voices, words)
+                for merged in merges:
+                    self._emit(merged)
+                final = replace(final, speaker=speaker)
+            self._emit(final)
             sentence.told = True
             self._closed.popleft()
             self._progress.ring()
@@ -100,9 +118,8 @@ class Finals:
                 await closed.sentence.streamed.wait()
         return words
 
-    async def _recognize(self, samples: Pcm) -> tuple[Word, ...]:
-        piece = await self._graph.store(samples)
-        recognition = await self._graph.transcribe(AudioSlice((piece,)), priority=Priority.LIVE)
+    async def _recognize(self, audio: Awaitable[AudioPiece]) -> tuple[Word, ...]:
+        recognition = await self._graph.transcribe(AudioSlice((await audio,)), priority=Priority.LIVE)
         return recognition.words
 
     async def _final(self, sentence: LiveSentence, words: tuple[TimedWord, ...]) -> SentenceFinal:

@@ -16,6 +16,9 @@ from serve_app.pipeline.live.finals import Finals
 from serve_app.pipeline.live.listener import Listener
 from serve_app.pipeline.live.outbox import Outbox
 from serve_app.pipeline.live.streams import SentenceStreams
+from serve_app.pipeline.live.voices import SentenceVoices
+from serve_app.pipeline.speakers.live import LiveSpeakers
+from serve_app.pipeline.speakers.types import SpeakerTuning
 
 logger = logging.getLogger(__name__)
 
@@ -33,9 +36,18 @@ class LiveSession:
     """
 
     def __init__(
-        self, graph: LiveGraph, options: LiveOptions, session_id: str, finisher: Finisher | None = None
+        self,
+        graph: LiveGraph,
+        options: LiveOptions,
+        session_id: str,
+        finisher: Finisher | None = None,
+        speakers: LiveSpeakers | None = None,
     ) -> None:
-        """``session_id`` is unique among all sessions; ``finisher`` may serve several."""
+        """``session_id`` is unique among all sessions; ``finisher`` may serve several.
+
+        ``speakers`` are those of a session that tells them apart, if they were heard before it; else it
+        begins with none.
+        """
         progress = Bell()
         self._inbox = Inbox()
         self._outbox = Outbox()
@@ -43,7 +55,11 @@ class LiveSession:
         self._streams = SentenceStreams(
             graph, options, session_id, self._timeline, self._outbox.put, progress
         )
-        self._finals = Finals(graph, options, finisher or Finisher(), self._outbox.put, progress)
+        voices = None
+        if options.speakers is not None:
+            speakers = speakers or LiveSpeakers(options.speakers, SpeakerTuning())
+            voices = SentenceVoices(graph, speakers, session_id)
+        self._finals = Finals(graph, options, finisher or Finisher(), voices, self._outbox.put, progress)
         self._listener = Listener(
             graph,
             options,

@@ -1,8 +1,8 @@
 """What is asked of speaker diarization, and what it is told about known voices."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Self
 
 import numpy as np
 
@@ -18,10 +18,14 @@ _LABELS = {"zh": "说话人{}", "en": "Speaker {}"}
 
 @dataclass(frozen=True, slots=True)
 class Voiceprint:
-    """A known voice. ``embedding`` has length 1, and the dimensions of the model that made it."""
+    """A known voice. ``embedding`` has length 1, and the dimensions of the model that made it.
+
+    ``enrolled``: the server keeps it, so it is kept nowhere else.
+    """
 
     name: str
     embedding: tuple[float, ...]
+    enrolled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,11 @@ class SpeakerOptions:
         if self.least is not None and self.most is not None and self.least > self.most:
             raise ValueError(f"There cannot be at least {self.least} and at most {self.most} speakers.")
 
+    def also_knowing(self, voices: Iterable[Voiceprint]) -> Self:
+        """The same with more voices to look for, but for names that are known already."""
+        names = {voice.name for voice in self.known}
+        return replace(self, known=(*self.known, *(voice for voice in voices if voice.name not in names)))
+
 
 @dataclass(frozen=True, slots=True)
 class SpeakerTuning:
@@ -58,10 +67,12 @@ class SpeakerTuning:
     Attributes:
         similarity: cosine above which two voices, each the mean of several windows, count as one person's.
         labels: what speakers without a name are called.
+        model: what tells this speaker model from others, whose voices cannot be compared with its own.
     """
 
     similarity: float = 0.5
     labels: LabelStyle = "auto"
+    model: str = ""
 
     def label(self, number: int, language: str) -> str:
         """What speaker ``number`` is called; ``language`` (ISO 639-1) is that of the recording."""

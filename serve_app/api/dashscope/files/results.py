@@ -9,6 +9,7 @@ from typing import Any
 from serve_app.jobs.types import Job, JobStatus
 from serve_app.pipeline.types import Sentence, Transcript
 from serve_app.rendering.aliyun import milliseconds
+from serve_app.rendering.speakers import apart
 
 _STATES = {
     JobStatus.QUEUED: "PENDING",
@@ -61,11 +62,14 @@ def transcription_body(job: Job, channels: Sequence[Transcript]) -> dict[str, An
     """What a ``transcription_url`` leads to."""
     wanted = json.loads(job.spec.extra["channels"])
     told = [channel for channel in wanted if channel < len(channels)]
+    transcripts = apart([channels[channel] for channel in told])
     length = max((milliseconds(item.duration) for item in channels), default=0)
     return {
         "file_url": job.spec.url,
         "properties": {"channels": told, "original_duration_in_milliseconds": length},
-        "transcripts": [_transcript(channel, channels[channel]) for channel in told],
+        "transcripts": [
+            _transcript(channel, transcript) for channel, transcript in zip(told, transcripts, strict=True)
+        ],
     }
 
 
@@ -100,7 +104,7 @@ def _transcript(channel: int, transcript: Transcript) -> dict[str, Any]:
 
 
 def _sentence(number: int, sentence: Sentence) -> dict[str, Any]:
-    return {
+    fields: dict[str, Any] = {
         "sentence_id": number,
         "begin_time": milliseconds(sentence.begin),
         "end_time": milliseconds(sentence.end),
@@ -115,6 +119,10 @@ def _sentence(number: int, sentence: Sentence) -> dict[str, Any]:
             for word in sentence.words
         ],
     }
+    if sentence.speaker:
+        # DashScope's speakers are numbers, from 0.
+        fields["speaker_id"] = sentence.speaker.number - 1
+    return fields
 
 
 def _time(when: datetime) -> str:

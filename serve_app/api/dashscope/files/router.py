@@ -66,6 +66,7 @@ class _Tasks:
     def __init__(self, services: Services) -> None:
         self._jobs = services.jobs
         self._transcriber = services.transcriber
+        self._speakers = services.speakers
         self._links = Links(services.settings)
 
     async def order(self, request: Request, client: Client) -> JSONResponse:
@@ -74,7 +75,15 @@ class _Tasks:
                 "Recordings are transcribed asynchronously: send the header X-DashScope-Async: enable."
             )
         async with spool_body(request, max_bytes=MAX_TEXT) as body:
-            specs = read_order(body.read().decode("utf-8", "replace"))
+            specs, asked = read_order(body.read().decode("utf-8", "replace"))
+        speakers = await self._speakers.options(
+            client.id,
+            wanted=asked.wanted,
+            shown=False,
+            count=asked.count,
+            param="parameters.diarization_enabled",
+        )
+        specs = [replace(spec, options=replace(spec.options, speakers=speakers)) for spec in specs]
         for spec in specs:
             self._transcriber.check(spec.options)
         first = await self._submit(client, specs)

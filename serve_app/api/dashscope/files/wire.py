@@ -4,6 +4,7 @@ API: https://help.aliyun.com/zh/model-studio/paraformer-recorded-speech-recognit
 """
 
 import json
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, field_validator
@@ -12,6 +13,7 @@ from serve_app.api.dashscope.parsing import parse, parse_object
 from serve_app.api.dashscope.wire import Resources, TaskParameters
 from serve_app.errors import InvalidParameter
 from serve_app.jobs.types import JobSpec
+from serve_app.pipeline.speakers.types import MOST_SPEAKERS
 from serve_app.transcriber import TranscriptionOptions
 
 PROTOCOL = "dashscope"
@@ -22,6 +24,14 @@ _LONGEST_URL = 4096
 
 class _Parameters(TaskParameters):
     channel_id: list[int] = Field(default_factory=lambda: [0], min_length=1, max_length=8)
+    diarization_enabled: bool = False
+    speaker_count: int | None = Field(None, ge=1, le=100)
+
+    @property
+    def known_speakers(self) -> int | None:
+        """DashScope takes the count for advice: above what can be told apart here, it is none."""
+        count = self.speaker_count
+        return count if count is not None and count <= MOST_SPEAKERS else None
 
 
 class _Input(BaseModel):
@@ -42,8 +52,16 @@ class _Order(Resources):
     parameters: _Parameters = Field(default_factory=_Parameters)
 
 
-def read_order(text: str) -> list[JobSpec]:
-    """A job for each recording of an order.
+@dataclass(frozen=True, slots=True)
+class SpeakersWanted:
+    """Whether speakers shall be told apart, and how many there are, if that is known."""
+
+    wanted: bool = False
+    count: int | None = None
+
+
+def read_order(text: str) -> tuple[list[JobSpec], SpeakersWanted]:
+    """A job for each recording of an order, and what it says of speakers.
 
     Raises:
         InvalidParameter: naming what cannot be.
@@ -60,7 +78,7 @@ def read_order(text: str) -> list[JobSpec]:
     options = TranscriptionOptions(
         text=wanted.text_options(order.corrections), speech_noise_threshold=wanted.speech_noise_threshold
     )
-    return [
+    specs = [
         JobSpec(
             options=options,
             split_channels=True,
@@ -71,6 +89,7 @@ def read_order(text: str) -> list[JobSpec]:
         )
         for url in order.input.file_urls
     ]
+    return specs, SpeakersWanted(wanted.diarization_enabled, wanted.known_speakers)
 
 
 def _is_web_address(url: str) -> bool:

@@ -1,0 +1,1 @@
+"""Conversations whose speakers are known: ``python -m benchmarks.conversations build/conversations``."""

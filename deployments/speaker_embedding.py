@@ -1,0 +1,87 @@
+"""The ``SpeakerEmbedding`` deployment: voices of stretches of speech, batched across requests."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, Field
+from ray import serve
+
+from deployments.batching import BatchQueue
+from deployments.engines.base import Stretch
+from deployments.engines.kernel_caches import bound_kernel_caches
+from deployments.messages import SAMPLE_RATE, EmbeddingRequest, Embeddings
+from deployments.replica import StageMetrics, read_audio, replica_device, replica_threads
+
+
+class SpeakerEmbeddingConfig(BaseModel):
+    """``user_config`` of the deployment; a change takes effect without a restart."""
+
+    max_batch_seconds: float = Field(60, gt=0)
+    """Seconds of windows in one batch, those that overlap counted each; a request with more runs alone."""
+
+    batch_wait_seconds: float = Field(0.0, ge=0)
+    """How long an incomplete batch waits for more."""
+
+
+# Here and not in serve_config.yaml, which may name no deployment that SPEAKER_MODEL=none leaves out. It
+# reserves no core, so that it never waits for one that Paraformer's autoscaling holds.
+@serve.deployment(
+    name="SpeakerEmbedding",
+    max_ongoing_requests=256,
+    ray_actor_options={"num_cpus": 0},
+    autoscaling_config={
+        "initial_replicas": 1,
+        "min_replicas": 1,
+        "max_replicas": 4,
+        "target_ongoing_requests": 2,
+        "metrics_interval_s": 1,
+        "look_back_period_s": 2,
+        "upscale_delay_s": 1,
+        "downscale_delay_s": 600,
+    },
+)
+class SpeakerEmbedding:
+    """Serves an engine that implements :class:`deployments.engines.base.SpeakerEngine`.
+
+    A request's cost is the length of its windows together: what is left out between them costs nothing.
+    """
+
+    def __init__(self, model_dir: str, device: str, precision: Literal["auto", "fp32", "bf16"]) -> None:
+        bound_kernel_caches()
+        # Imported here, so that only replicas load the model libraries, not what builds or routes.
+        from deployments.engines.speaker_torch import SpeakerTorchEngine
+
+        engine = SpeakerTorchEngine(
+            Path(model_dir),
+            threads=replica_threads(),
+            device=replica_device(device),
+            precision=precision,
+        )
+        engine.embed([np.zeros(SAMPLE_RATE, np.int16)])
+        budget = SpeakerEmbeddingConfig().max_batch_seconds
+        self._queue = BatchQueue(engine.embed_stretches, budget, report=StageMetrics().batch)
+
+    def reconfigure(self, user_config: dict[str, Any]) -> None:
+        config = SpeakerEmbeddingConfig(**user_config)
+        self._queue.budget = config.max_batch_seconds
+        self._queue.wait_seconds = config.batch_wait_seconds
+
+    async def embed(self, request: EmbeddingRequest) -> Embeddings:
+        """The voice in each window: one row for each, shape ``(windows, dimensions)``.
+
+        Raises:
+            ValueError: a window is empty, or lies outside of the audio.
+        """
+        samples = await read_audio(request.audio)
+        for begin, end in request.windows:
+            if not 0 <= begin < end <= len(samples):
+                raise ValueError(f"window {begin} to {end} does not lie in {len(samples)} samples")
+        seconds = sum(end - begin for begin, end in request.windows) / SAMPLE_RATE
+        stretch = Stretch(samples, request.windows)
+        return await self._queue.submit(
+            stretch, cost=seconds, audio_seconds=seconds, priority=request.priority
+        )
+
+    async def check_health(self) -> None:
+        await self._queue.check()
