@@ -107,14 +107,14 @@ def errors_table(results: dict[str, Result]) -> Table:
     files = len(next(iter(results.values())).scores)
     table = Table(
         "",
-        "DER, 0.25 s collar",
+        "with collar",
         "missed",
         "false alarm",
-        "confusion",
-        "DER, no collar",
+        "confused",
+        "no collar",
         "right count",
         "RTFx",
-        title=f"{files} conversations; shares of the speech",
+        title=f"Errors in {files} conversations, as shares of the speech; collar 0.25 s",
     )
     for name, result in results.items():
         lenient = together(one.lenient for one in result.scores)
@@ -132,7 +132,7 @@ def errors_table(results: dict[str, Result]) -> Table:
 
 def counts_table(results: dict[str, Result]) -> Table:
     """Errors by the number of voices: with the collar, and how often the count was right."""
-    table = Table("voices", *results, title="DER with collar, right counts")
+    table = Table("voices", *results, title="Errors with collar, and right counts")
     for voices in sorted({one.speakers for result in results.values() for one in result.scores}):
         cells = []
         for result in results.values():
@@ -152,10 +152,10 @@ def others_table(
         "seconds",
         "speakers",
         "found",
-        "DER, 0.25 s collar",
-        "DER, no collar",
+        "with collar",
+        "no collar",
         "RTFx",
-        title="other kinds",
+        title="Errors in recordings of other kinds",
     )
     for recording, truth in zip(recordings, truths, strict=True):
         for channels in ("mix", "speakers") if recording.kind is Kind.CALL else ("mix",):

@@ -89,9 +89,12 @@ def samples(
     output: Annotated[Path, typer.Option(help="Directory for the recordings.")] = registry.ROOT / "samples",
 ) -> None:
     """Make the sample recordings from held-out sentences that the shipped models transcribe exactly."""
+    from starter.sample_conversation import make_conversation
     from starter.sample_recordings import make_samples
 
-    make_samples(output, registry.MODELS_DIR / "paraformer", registry.MODELS_DIR / "ct-punc")
+    models = registry.MODELS_DIR / "paraformer", registry.MODELS_DIR / "ct-punc"
+    make_samples(output, *models)
+    make_conversation(output, *models)
 
 
 if __name__ == "__main__":

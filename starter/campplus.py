@@ -22,14 +22,14 @@ A speaker here is a variant at a pitch and a formant shift, in any sentence, at 
 few percent up or down. Speakers of the same variant differ by at least 18 % in pitch or 5 % in all formants;
 closer ones are, to this model, one person in another mood.
 
-`same_speaker_threshold` below is the cosine at which pairs of 1.5 s windows of development speakers, who are
-neither trained on nor tested on, were wrongly told apart as often as wrongly taken for one. Averages of
-several windows are safer than single ones, and their cosines lie higher.
+`same_speaker_threshold` below is the cosine at which pairs of clips of 2 to 4 s, each as the mean of its
+windows of 1.5 s, of development speakers, who are neither trained on nor tested on, were wrongly told apart
+as often as wrongly taken for one. Cosines of single windows lie lower.
 
 How it was measured. Ten espeak-ng variants that were never trained on, four speakers each, in sentences
-never trained on; every pair of clips (2 to 4 s), and every pair of windows of 1.5 s anywhere in them, is one
-trial. Features are those of FunASR's own inference: 80 log-mel bands, their mean over the clip or window
-subtracted.
+never trained on; every pair of clips (2 to 4 s), whole or as the mean of their windows, and every pair of
+windows of 1.5 s anywhere in them, is one trial. Features are those of FunASR's own inference: 80 log-mel
+bands, their mean over the clip or window subtracted.
 """
 
 

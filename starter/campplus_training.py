@@ -20,7 +20,7 @@ from starter.augment import Samples
 from starter.campplus_data import Clips, make_clips, open_clips, window_features
 from starter.campplus_model import THRESHOLD, MarginClassifier, build, export
 from starter.campplus_speakers import Speaker, development_speakers, training_speakers
-from starter.campplus_trials import Clip, Scores, score, spoken, with_noise
+from starter.campplus_trials import Clip, Scores, score, spoken, voice_scores, with_noise
 from starter.data_parallel import average_gradients, launch
 from starter.registry import TrainOptions, save_facts
 
@@ -141,8 +141,8 @@ def _development_clips(speakers: list[Speaker], seed: int) -> list[Clip]:
     return mixed + with_noise([clean[row] for row in order[half:]], seed)
 
 
-def _development_scores(average: Average, clips: list[Clip]) -> Scores:
-    """Windows of 1.5 s against each other, by the averaged weights."""
+def _development_scores(average: Average, clips: list[Clip]) -> tuple[Scores, Scores]:
+    """By the averaged weights: windows of 1.5 s against each other, and the voices of whole clips."""
     network = build().eval()
     network.load_state_dict(average)
 
@@ -150,10 +150,10 @@ def _development_scores(average: Average, clips: list[Clip]) -> Scores:
         with torch.inference_mode():
             return np.asarray(network(window_features(samples))[0].numpy(), np.float32)
 
-    return score(embed, clips, windows=True)
+    return score(embed, clips, windows=True), voice_scores(embed, clips)
 
 
-def _facts(run: Run, scores: Scores) -> dict[str, str | int | float]:
+def _facts(run: Run, scores: Scores, threshold: float) -> dict[str, str | int | float]:
     drawn = sum(bool(speaker.variant_file) for speaker in training_speakers(run.options.seed))
     return {
         "speakers": run.speakers,
@@ -166,22 +166,22 @@ def _facts(run: Run, scores: Scores) -> dict[str, str | int | float]:
         "updates": run.state.step,
         "seed": run.options.seed,
         "EER of 1.5 s windows of development speakers (%)": round(100 * scores.equal_error_rate(), 2),
-        THRESHOLD: round(scores.threshold(), 3),
+        THRESHOLD: round(threshold, 3),
     }
 
 
 def _check(run: Run, clips: list[Clip], console: Console) -> None:
     """Save, measure the averaged weights, and put them out if they are usable."""
     run.save()
-    scores = _development_scores(run.average, clips)
+    scores, voices = _development_scores(run.average, clips)
     error, same, different = scores.equal_error_rate(), scores.same.mean(), scores.different.mean()
     console.log(
         f"{run.state.seconds / 60:5.1f} min, step {run.state.step}: development windows: "
         f"EER {100 * error:.1f} %, mean cosine of one speaker {same:.2f}, of two {different:.2f}"
     )
     if error < _USABLE_ERROR:
-        export(run.options.output, run.average, scores.threshold())
-        save_facts(run.options.output, _facts(run, scores))
+        export(run.options.output, run.average, voices.threshold())
+        save_facts(run.options.output, _facts(run, scores, voices.threshold()))
 
 
 def run_process(

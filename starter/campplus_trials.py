@@ -16,6 +16,7 @@ from starter.campplus_speakers import Speaker
 from starter.text import Split, TextGenerator
 
 WINDOW_SECONDS = 1.5
+_HOP_SECONDS = 0.75
 
 Embed = Callable[[Samples], NDArray[np.float32]]
 """The embedding, float32 [192], of a sound."""
@@ -74,6 +75,20 @@ def score(embed: Embed, clips: list[Clip], windows: bool) -> Scores:
     """Every pair of clips, or of their windows."""
     vectors = np.stack([embed(clip.window if windows else clip.samples) for clip in clips])
     return scores(vectors, np.array([clip.speaker for clip in clips]))
+
+
+def voice_scores(embed: Embed, clips: list[Clip]) -> Scores:
+    """Every pair of clips, each as the service hears one: the mean of windows of 1.5 s, half overlapping."""
+    vectors = np.stack([_voice(embed, clip.samples) for clip in clips])
+    return scores(vectors, np.array([clip.speaker for clip in clips]))
+
+
+def _voice(embed: Embed, samples: Samples) -> NDArray[np.float32]:
+    length, hop = round(WINDOW_SECONDS * SAMPLE_RATE), round(_HOP_SECONDS * SAMPLE_RATE)
+    last = len(samples) - length
+    vectors = np.stack([embed(samples[begin : begin + length]) for begin in {*range(0, last, hop), last}])
+    mean: NDArray[np.float32] = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).mean(axis=0)
+    return mean
 
 
 def scores(vectors: NDArray[np.float32], speakers: NDArray[np.int64]) -> Scores:

@@ -34,6 +34,8 @@ sentences that they were not trained on.
 They were chosen to be transcribed exactly: `python -m starter samples` makes recordings of held-out sentences
 one after the other and keeps the first ones whose characters and marks the shipped models get right ({tried}
 were tried for these three). For how often they are right see the cards in `models/starter/`.
+
+`conversation.wav` has three voices, and `conversation.json` says who says what.
 """
 
 

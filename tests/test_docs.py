@@ -106,6 +106,15 @@ def shows_subtitles(output: str) -> bool:
     return told and without_marks("".join(words)) == without_marks(transcript("meeting.wav"))
 
 
+def shows_who_speaks(output: str) -> bool:
+    """Each turn of the conversation begins with the label of its speaker."""
+    cues = [cue.splitlines()[2:] for cue in output.strip().split("\n\n")]
+    shown = "".join("".join(lines) for lines in cues)
+    turns = json.loads((ROOT / "samples" / "conversation.json").read_text(encoding="utf-8"))
+    said = "".join(f"[{turn['speaker']}] {turn['text']}" for turn in turns)
+    return shown == said
+
+
 def shows_segments(output: str) -> bool:
     texts = [line.split("  ")[-1] for line in output.splitlines()]
     return len(texts) > 1 and "".join(texts) == transcript("meeting.wav")
@@ -142,6 +151,7 @@ EXPECTED: dict[str, Callable[[str], bool]] = {
     "pcm.sh": says("home.wav"),
     "words.sh": says_each_word,
     "subtitles.sh": shows_subtitles,
+    "speakers.sh": shows_who_speaks,
     "openai_sdk.py": shows_segments,
     "live.py": shows_partials_and_finals,
     "cli.sh": transcribes_all,

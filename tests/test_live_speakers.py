@@ -144,6 +144,22 @@ async def test_a_speaker_model_that_hangs_holds_no_final_up(monkeypatch: pytest.
     assert graph.running["embed"] == 0
 
 
+async def test_after_a_loss_there_is_a_patience_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(voices, "_PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(voices, "_PATIENCE_AFTER_LOSS_SECONDS", 20.0)
+    graph = Voiced()
+    graph.gate.clear()
+    async with LiveSession(graph, asked(TWO_PASS), "s") as session:
+        told = (event async for event in session.events() if isinstance(event, SentenceFinal))
+        await session.push(tones([*ANN, *PAUSE]))
+        assert (await anext(told)).speaker is None
+        await session.push(tones([*ANN, *PAUSE]))
+        second = asyncio.ensure_future(anext(told))
+        await asyncio.sleep(0.1)
+        graph.gate.set()
+        assert (await second).speaker is not None
+
+
 async def test_silence_around_what_was_said_has_no_voice() -> None:
     """A sentence that begins with seconds of nothing, as with a long padding, is who speaks in it."""
 

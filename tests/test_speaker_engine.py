@@ -1,7 +1,7 @@
 """Speaker engines give FunASR's own voices, whatever they share a batch with, and read models strictly."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,8 @@ def sound(seconds: float, seed: int) -> Pcm:
     count = int(seconds * SAMPLE_RATE)
     noise = np.convolve(generator.standard_normal(count + 7), generator.standard_normal(8), "valid")
     loudness = 500 + 400 * np.sin(np.arange(count) / generator.uniform(1000, 5000))
-    return (noise * loudness).clip(-32768, 32767).astype(np.int16)
+    samples: Pcm = (noise * loudness).clip(-32768, 32767).astype(np.int16)
+    return samples
 
 
 def of_funasr(module: torch.nn.Module, windows: list[Pcm]) -> Embeddings:
@@ -74,6 +75,15 @@ def of_funasr(module: torch.nn.Module, windows: list[Pcm]) -> Embeddings:
 
 def engine(directory: Path, **options: Any) -> SpeakerTorchEngine:
     return SpeakerTorchEngine(directory, threads=1, **{"precision": "fp32", **options})
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """The threads of FunASR's small layers would mostly wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -53,6 +53,14 @@ class Talk:
         assert speaker is not None
         return speaker
 
+    def until_merged(self, voice: Embeddings) -> Speaker:
+        """Who is told to have said what brings two speakers together."""
+        for _ in range(50):
+            speaker = self.says(voice, 6.0)
+            if self.merged:
+                return speaker
+        pytest.fail("nobody was merged")
+
     def numbers(self, *voices: Embeddings) -> list[int]:
         return [self.says(voice).number for voice in voices]
 
@@ -86,8 +94,27 @@ def test_what_is_held_does_not_grow_with_the_session() -> None:
 
 def test_a_voice_that_changes_slowly_stays_the_same_speaker() -> None:
     talk = Talk()
-    cosines = np.linspace(1, 0, 400)
+    for _ in range(400):
+        talk.says(ANN, 5.0)
+    cosines = np.linspace(1, 0, 150)
     assert {talk.says(like(ANN, CYD, cosine), 5.0).number for cosine in cosines} == {1}
+    assert talk.numbers(ANN) == [2]
+
+
+def test_what_could_be_either_of_two_speakers_brings_them_no_nearer() -> None:
+    talk = Talk()
+    for voice in (ANN, BOB, *[like(ANN, BOB, 0.71)] * 30):
+        assert talk.hear(voice[None], 6.0) is not None
+    assert talk.merged == []
+    assert talk.numbers(BOB, ANN) == [2, 1]
+
+
+def test_two_who_were_heard_for_a_while_are_not_one_for_being_a_little_alike() -> None:
+    talk = Talk()
+    for cosine in (*np.linspace(0.3, SIMILARITY + 0.03, 20), *[SIMILARITY + 0.03] * 60):
+        told = [talk.hear(voice[None], 6.0) for voice in (ANN, like(ANN, BOB, cosine))]
+        assert [speaker and speaker.number for speaker in told] == [1, 2]
+    assert talk.merged == []
 
 
 def test_a_short_sentence_opens_no_speaker() -> None:
@@ -137,8 +164,7 @@ def test_speakers_that_turn_out_to_be_one_are_merged_and_the_number_is_not_given
     hoarse = like(ANN, DAN, 0.4)
     assert talk.numbers(ANN, hoarse, BOB) == [1, 2, 3]
     # What lies between the two brings them together.
-    while not talk.merged:
-        assert talk.says(like(ANN, DAN, 0.75), 6.0).number in (1, 2)
+    assert talk.until_merged(like(ANN, DAN, 0.75)).number == 1
     (merged,) = talk.merged
     assert (merged.kept.number, merged.gone.number) == (1, 2)
     assert (merged.kept.label, merged.gone.label) == ("说话人1", "说话人2")
@@ -146,11 +172,28 @@ def test_speakers_that_turn_out_to_be_one_are_merged_and_the_number_is_not_given
     assert talk.merged == [merged]
 
 
+def test_who_spoke_last_is_remembered_under_the_number_that_stays() -> None:
+    talk = Talk()
+    hoarse = like(ANN, DAN, 0.4)
+    talk.numbers(ANN, hoarse)
+    talk.until_merged(like(ANN, DAN, 0.6))
+    assert talk.says(CYD, 0.5).number == 1
+
+
+def test_merged_speakers_are_known_by_what_either_said() -> None:
+    talk = Talk()
+    hoarse = like(ANN, DAN, 0.4)
+    talk.says(ANN)
+    for _ in range(10):
+        assert talk.says(hoarse, 6.0).number == 2
+    talk.until_merged(like(ANN, DAN, 0.7))
+    assert [talk.says(hoarse, 6.0).number for _ in range(3)] == [1, 1, 1]
+
+
 def test_who_spoke_is_told_as_they_are_after_the_merge() -> None:
     talk = Talk()
     talk.numbers(ANN, like(ANN, DAN, 0.4))
-    while not talk.merged:
-        speaker = talk.says(like(ANN, DAN, 0.7), 6.0)
+    speaker = talk.until_merged(like(ANN, DAN, 0.7))
     assert speaker.number == talk.merged[0].kept.number == 1
 
 
@@ -225,6 +268,15 @@ def test_a_name_is_one_speakers() -> None:
     assert told == ["Ann", None, None]
 
 
+def test_two_who_are_known_are_two_however_alike() -> None:
+    sister = like(ANN, BOB, 0.65)
+    talk = knowing(voiceprint("Ann", ANN), voiceprint("Eve", sister))
+    for _ in range(10):
+        told = [talk.hear(voice[None], 6.0) for voice in (ANN, sister)]
+        assert [speaker and (speaker.number, speaker.name) for speaker in told] == [(1, "Ann"), (2, "Eve")]
+    assert talk.merged == []
+
+
 def test_one_name_may_have_several_voices_and_its_first_spelling() -> None:
     talk = knowing(voiceprint("Ann", ANN), voiceprint("ANN", BOB))
     assert [talk.says(voice).label for voice in (BOB, ANN)] == ["Ann", "Ann"]
@@ -235,8 +287,7 @@ def test_merged_speakers_keep_the_name_of_either() -> None:
     talk = knowing(voiceprint("Ann", like(ANN, DAN, 0.4)))
     first, second = talk.says(ANN), talk.says(like(ANN, DAN, 0.4))
     assert (first.name, second.name) == (None, "Ann")
-    while not talk.merged:
-        told = talk.says(like(ANN, DAN, 0.75), 6.0)
+    told = talk.until_merged(like(ANN, DAN, 0.75))
     assert (told.number, told.name) == (1, "Ann")
     assert talk.merged[0].kept.label == talk.merged[0].gone.label == "Ann"
 

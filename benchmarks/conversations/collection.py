@@ -13,35 +13,24 @@ For each there is ``NAME.wav``, ``NAME.rttm`` (who speaks when, by the synthesiz
 ``NAME.json`` (the turns with their text).
 """
 
+import json
 import os
-import tempfile
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from enum import StrEnum
+from hashlib import sha256
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 
-from benchmarks.conversations.course import Host, apart, mixed
-from benchmarks.conversations.recording import SAMPLE_RATE, Truth, Turn, write_wav
-from benchmarks.conversations.speech import Mouth, Person, people
-from starter.augment import Samples, add_noise
-from starter.campplus_speakers import Speaker, development_speakers, unseen_speakers
-from starter.text import Split
+from benchmarks.conversations.recording import Truth
 
 OUTPUT = Path(__file__).parents[2] / "build" / "conversations"
 
 CONVERSATIONS = 40
-_SECONDS = (60, 180)
-_SECONDS_FOR_ONE = 16
-"""No conversation has less for each of its speakers."""
-
-_LONG_PART = 300
-_SNR = (18, 40)
+_VOICES_ARE_MADE_BY = ("augment", "campplus_speakers", "espeak_variants", "synth", "vad_data", "voices")
 
 
 class Voices(StrEnum):
@@ -74,7 +63,7 @@ class Recording:
 
     @property
     def name(self) -> str:
-        return f"{self.kind}-{self.index:02d}"
+        return f"{self.kind}-{self.hours:g}h" if self.kind is Kind.LONG else f"{self.kind}-{self.index:02d}"
 
     @property
     def speakers(self) -> int:
@@ -99,80 +88,47 @@ def collection(
 
 
 def make(recordings: list[Recording], directory: Path = OUTPUT, processes: int = 0) -> list[Truth]:
-    """Write what is not there yet, and return what is true of each, in the order of ``recordings``.
+    """Write what is not there yet, or would come out otherwise now, and return what is true of each.
 
     Raises:
         SynthesisError: espeak-ng is not installed.
         BrokenProcessPool: a worker died.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    missing = [recording for recording in recordings if not (directory / f"{recording.name}.json").exists()]
+    made_by = fingerprint()
+    missing = [
+        recording for recording in recordings if not _is_there(directory / f"{recording.name}.json", made_by)
+    ]
     workers = processes or len(os.sched_getaffinity(0))
     # espeak-ng carries its oscillators over from one sentence to the next: only in a process of its own does
     # a recording come out the same again.
     context = get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    context.set_forkserver_preload(["benchmarks.conversations.making"])
     with ProcessPoolExecutor(workers, mp_context=context, max_tasks_per_child=1) as pool:
-        for done in as_completed([pool.submit(_make, recording, directory) for recording in missing]):
+        for done in as_completed(
+            [pool.submit(_make, recording, directory, made_by) for recording in missing]
+        ):
             done.result()
     return [Truth.read(directory / f"{recording.name}.json") for recording in recordings]
 
 
-def _make(recording: Recording, directory: Path) -> None:
-    kinds = list(Kind)
-    rng = np.random.default_rng((recording.seed, 11, kinds.index(recording.kind), recording.index))
-    turns: list[Turn] = []
-    with tempfile.TemporaryDirectory() as root:
-        parts = _parts(recording, rng, Path(root), turns)
-        seconds = write_wav(directory / f"{recording.name}.wav", parts)
-    Truth(recording.name, seconds, tuple(turns)).write(directory)
+def fingerprint() -> str:
+    """Another one whenever the code that makes recordings is another."""
+    starter = Path(__file__).parents[2] / "starter"
+    sources = [*Path(__file__).parent.glob("*.py"), *starter.glob("text*.py")]
+    sources += [starter / f"{name}.py" for name in _VOICES_ARE_MADE_BY]
+    return sha256(b"".join(source.read_bytes() for source in sorted(sources))).hexdigest()[:16]
 
 
-def _parts(
-    recording: Recording, rng: np.random.Generator, root: Path, turns: list[Turn]
-) -> Iterator[Samples]:
-    """The recording part by part, each of shape ``(samples, channels)``; its turns are added to ``turns``."""
-    if recording.kind is Kind.SILENCE:
-        yield _quiet_room(rng, 20.0)[:, None]
-        return
-    split: Split = "test" if recording.voices is Voices.TEST else "dev"
-    mouth = Mouth(int(rng.integers(1 << 31)), split, root)
-    persons = people(_speakers(recording), recording.speakers, rng)
-    if recording.kind is Kind.WORD:
-        yield _one_word(mouth, persons[0], rng, turns)[:, None]
-        return
-    host = Host(mouth, persons, rng, reverberant=recording.kind is not Kind.CALL and rng.random() < 0.5)
-    snr, offset = rng.uniform(*_SNR), 0.0
-    for seconds in _lengths(recording, rng):
-        course = host.conversation(seconds)
-        turns.extend(turn.later(offset) for turn in course.turns)
-        part = apart(course, rng, snr) if recording.kind is Kind.CALL else mixed(course, rng, snr)[:, None]
-        offset += len(part) / SAMPLE_RATE
-        yield part
+def _is_there(truth: Path, made_by: str) -> bool:
+    return truth.exists() and json.loads(truth.read_text("utf-8")).get("made_by") == made_by
 
 
-def _speakers(recording: Recording) -> list[Speaker]:
-    return unseen_speakers() if recording.voices is Voices.TEST else development_speakers(recording.seed)
+def _make(recording: Recording, directory: Path, made_by: str) -> None:
+    # Not for those who only read: it brings in what the voices are made with, and FunASR's logging.
+    from benchmarks.conversations.making import write
 
-
-def _lengths(recording: Recording, rng: np.random.Generator) -> list[float]:
-    if recording.kind is Kind.LONG:
-        parts = max(1, round(recording.hours * 3600 / _LONG_PART))
-        return [recording.hours * 3600 / parts] * parts
-    shortest, longest = _SECONDS
-    return [float(rng.uniform(max(shortest, _SECONDS_FOR_ONE * recording.speakers), longest))]
-
-
-def _one_word(mouth: Mouth, person: Person, rng: np.random.Generator, turns: list[Turn]) -> Samples:
-    spoken = mouth.word(person, rng)
-    turns.append(Turn(person.name, spoken.text, spoken.spans).later(1.0))
-    around = np.zeros(SAMPLE_RATE, np.float32)
-    return add_noise(np.concatenate((around, spoken.samples * np.float32(0.4), around)), 30, rng)
-
-
-def _quiet_room(rng: np.random.Generator, seconds: float) -> Samples:
-    """A quiet room."""
-    return rng.normal(0, 1e-3, round(seconds * SAMPLE_RATE)).astype(np.float32)
+    write(recording, directory, made_by)
 
 
 def main(

@@ -101,11 +101,17 @@ class Truth:
             for begin, length, speaker in lines
         )
 
-    def write(self, directory: Path) -> None:
-        """``NAME.rttm`` and ``NAME.json``."""
+    def write(self, directory: Path, made_by: str) -> None:
+        """``NAME.rttm`` and ``NAME.json``; ``made_by``: what changes when the recording would."""
         (directory / f"{self.name}.rttm").write_text(self.rttm(), "utf-8")
         turns = [{"begin": turn.begin, "end": turn.end, **asdict(turn)} for turn in self.turns]
-        body = {"name": self.name, "seconds": self.seconds, "speakers": self.speakers, "turns": turns}
+        body = {
+            "name": self.name,
+            "made_by": made_by,
+            "seconds": self.seconds,
+            "speakers": self.speakers,
+            "turns": turns,
+        }
         (directory / f"{self.name}.json").write_text(json.dumps(body, ensure_ascii=False, indent=1), "utf-8")
 
     @classmethod

@@ -18,8 +18,8 @@ from deployments.engines.speaker_eres2net import Eres2NetV2Network
 from deployments.engines.speaker_files import read_speaker_files
 from deployments.engines.speaker_layers import SpeakerNetwork
 
-_PASS_FRAMES = 32 * 150
-"""Frames of 10 ms of one pass, so 32 windows of 1.5 s: more is not faster, and memory grows with it."""
+_PASS_FRAMES = 40 * 150
+"""Frames of 10 ms of one pass, so 40 windows of 1.5 s: more is not faster, and memory grows with it."""
 
 _SHIFT, _LENGTH = 160, 400
 """Samples from frame to frame, and in one."""

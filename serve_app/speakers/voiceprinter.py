@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
+from scipy.cluster.hierarchy import fcluster, linkage
 
 from deployments.messages import SAMPLE_RATE, AudioSlice, Embeddings, Pcm, SpeechSpan, VadOptions
 from serve_app.audio.decode import DecodeLimits, decode_blocks
 from serve_app.errors import AudioTooLarge, InvalidParameter
 from serve_app.pipeline.file import in_thread
 from serve_app.pipeline.graph import Graph
-from serve_app.pipeline.speakers.clustering import Bounds, cluster
 from serve_app.pipeline.speakers.types import SpeakerTuning, mean_voice
 from serve_app.pipeline.speakers.windows import WINDOW_MS, windows_of
 
@@ -30,8 +30,6 @@ _LEAST_SHARE = 0.2
 
 _DOUBT = 0.15
 """One voice varies within a minute: two parts of it may be so much less alike than two recordings are."""
-
-_BOTH = Bounds(2, 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +117,7 @@ class Voiceprinter:
         whole = embeddings[np.array(lengths) >= WINDOW_MS]
         if len(whole) < 2 * _LEAST_WINDOWS:
             return False
-        labels = cluster(whole, self._similarity, _BOTH)
+        labels = fcluster(linkage(whole, "average", metric="cosine"), 2, "maxclust")
         parts = [whole[labels == label] for label in np.unique(labels)]
         least = max(_LEAST_WINDOWS, _LEAST_SHARE * len(whole))
         if len(parts) < 2 or min(map(len, parts)) < least:

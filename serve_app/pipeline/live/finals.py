@@ -74,8 +74,7 @@ class Finals:
             if self._options.two_pass:
                 recognition = tasks.create_task(self._recognize(audio))
             if self._voices is not None:
-                # Shielded: who is tired of waiting for the one must not take the audio from the other.
-                voices = self._voices.listen(asyncio.shield(audio), len(samples), tasks)
+                voices = self._voices.listen(audio, len(samples), tasks)
         self._closed.append(_Closed(sentence, recognition, voices))
         self._bell.ring()
 

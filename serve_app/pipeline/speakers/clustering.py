@@ -1,6 +1,4 @@
-"""How many voices there are, and which window is of which: once per recording, in bounded memory."""
-
-from dataclasses import dataclass
+"""A first guess at which windows are of one voice: too many groups rather than too few, in bounded memory."""
 
 import numpy as np
 import numpy.typing as npt
@@ -13,85 +11,98 @@ Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.intp]
 """A number from 0 for each window, or for each word."""
 
-MOST_REPRESENTATIVES = 1500
-"""Agglomeration compares all pairs, so more windows than this are first gathered into as many small groups."""
+MOST_COMPARED = 1500
+"""All pairs are compared, so more windows than this are first gathered into as many small groups."""
 
-_BLOCK = 2048
+MOST_GROUPS = 100
+
+_LOOSENESS = 0.9
+"""Two groups are one where their windows are nearly as alike as windows of one voice are."""
+
+_SPARE = 4
 _GATHERING_ROUNDS = 2
+_BLOCK = 2048
+_SHARED_MS = 300
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """How many voices are wanted: at least and at most; the same number twice if it is known."""
-
-    least: int = 1
-    most: int | None = None
-
-    def allow(self, count: int) -> bool:
-        return count >= self.least and (self.most is None or count <= self.most)
+def renumber(labels: npt.NDArray[np.integer]) -> Labels:
+    """The same groups, numbered from 0 without gaps."""
+    return np.asarray(np.unique(labels, return_inverse=True)[1], np.intp)
 
 
-def unit(vectors: npt.NDArray[np.floating]) -> Embeddings:
-    """Rows at length 1; a row of zeros stays one."""
-    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    scaled: Embeddings = (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
-    return scaled
+def steadiness(
+    voices: Embeddings, begins: Floats, ends: Floats, similarity: float
+) -> tuple[npt.NDArray[np.bool_], float]:
+    """Which windows hold one voice as far as one can tell, and how alike windows of one voice are (cosine).
 
+    What was heard right before the middle of each window is compared with what was heard right after it.
 
-def centers_of(voices: Embeddings, labels: Labels, weights: Floats) -> Embeddings:
-    """The mean voice of each label, shape ``(labels, dimensions)``; zeros for one that has no weight."""
-    members = np.zeros((int(labels.max()) + 1, len(labels)), np.float32)
-    members[labels, np.arange(len(labels))] = weights
-    return unit(members @ voices)
-
-
-def cluster(voices: Embeddings, threshold: float, bounds: Bounds) -> Labels:
-    """Group windows whose voices are alike: average linkage on cosines.
+    A window across a change of speakers sounds like neither, and groups of such windows would look like
+    speakers of their own, or tie two together. Where the windows on both sides overlap this one, but not
+    each other, and differ, it lies across a change.
 
     Args:
-        voices: shape ``(windows, dimensions)``, rows of length 1, in the order of their times.
-        threshold: mean cosine of the windows of two groups above which they are one.
-        bounds: where the threshold gives another number of groups, the nearest number within the bounds.
+        begins, ends: milliseconds, in order of time. A window that has no neighbors counts as steady.
+        similarity: as in ``SpeakerTuning``.
     """
-    groups = _gather(voices)
-    sizes = np.bincount(groups)
-    middles = centers_of(voices, groups, np.ones(len(voices)))
+    steady = np.ones(len(voices), bool)
+    inner = np.arange(1, len(voices) - 1)
+    touching = (begins[inner] < ends[inner - 1]) & (begins[inner + 1] < ends[inner])
+    apart = ends[inner - 1] <= begins[inner + 1] + _SHARED_MS
+    inner = inner[touching & apart]
+    if not len(inner):
+        return steady, (1 + similarity) / 2
+    likeness = np.einsum("wd,wd->w", voices[inner - 1], voices[inner + 1])
+    usual = max(float(np.median(likeness)), similarity)
+    steady[inner] = likeness >= similarity * usual
+    return steady, usual
+
+
+def group(voices: Embeddings, own_likeness: float, least: int) -> Labels:
+    """Group windows that are surely of one voice: average linkage on cosines.
+
+    Args:
+        voices: shape ``(windows, dimensions)``, rows of length 1, in order of time; one at least.
+        own_likeness: how alike windows of one voice are.
+        least: how many voices are to be found, whatever the likeness; there is something to choose from
+            if there are several times as many groups.
+    """
+    members = _gather(voices)
+    middles = _middles(voices, members).astype(np.float64)
     if len(middles) == 1:
-        return groups
-    distances = np.clip(1.0 - middles.astype(np.float64) @ middles.T.astype(np.float64), 0.0, 2.0)
-    np.fill_diagonal(distances, 0.0)
+        return members
+    distances = np.clip(1 - middles @ middles.T, 0, 2)
+    np.fill_diagonal(distances, 0)
     tree = linkage(squareform(distances, checks=False), "average")
-    labels = fcluster(tree, 1.0 - threshold, "distance") - 1
-    count = int(labels.max()) + 1
-    if not bounds.allow(count):
-        wanted = bounds.least if count < bounds.least else bounds.most
-        labels = fcluster(tree, wanted, "maxclust") - 1
-    del sizes
-    return np.asarray(labels[groups], np.intp)
+    groups = fcluster(tree, 1 - _LOOSENESS * own_likeness, "distance")
+    if groups.max() > MOST_GROUPS:
+        groups = fcluster(tree, MOST_GROUPS, "maxclust")
+    elif least > 1 and groups.max() < _SPARE * least:
+        groups = fcluster(tree, _SPARE * least, "maxclust")
+    return renumber(groups)[members]
 
 
 def _gather(voices: Embeddings) -> Labels:
-    """Each window's small group; every window is a group where they are few."""
-    if len(voices) <= MOST_REPRESENTATIVES:
+    """Each window's small group of windows that sound alike; with few windows, each is a group of its own.
+
+    k-means from windows at even distances in time, so that the result does not depend on chance.
+    """
+    if len(voices) <= MOST_COMPARED:
         return np.arange(len(voices), dtype=np.intp)
-    seeds = np.linspace(0, len(voices) - 1, MOST_REPRESENTATIVES).round().astype(int)
-    centers = voices[seeds]
-    groups = _nearest(voices, centers)
+    centers = voices[np.linspace(0, len(voices) - 1, MOST_COMPARED).round().astype(int)]
     for _ in range(_GATHERING_ROUNDS):
-        _, groups = np.unique(groups, return_inverse=True)
-        centers = _sums(voices, groups)
-        groups = _nearest(voices, centers)
-    _, groups = np.unique(groups, return_inverse=True)
-    return np.asarray(groups, np.intp)
-
-
-def _sums(voices: Embeddings, groups: Labels) -> Embeddings:
-    order = np.argsort(groups, kind="stable")
-    begins = np.flatnonzero(np.diff(groups[order], prepend=-1))
-    return unit(np.add.reduceat(voices[order], begins, axis=0))
+        centers = _middles(voices, _nearest(voices, centers))
+    return _nearest(voices, centers)
 
 
 def _nearest(voices: Embeddings, centers: Embeddings) -> Labels:
-    """In blocks, so that memory is bounded."""
     blocks = (voices[begin : begin + _BLOCK] for begin in range(0, len(voices), _BLOCK))
-    return np.concatenate([np.argmax(block @ centers.T, axis=1) for block in blocks])
+    return renumber(np.concatenate([np.argmax(block @ centers.T, axis=1) for block in blocks]))
+
+
+def _middles(voices: Embeddings, members: Labels) -> Embeddings:
+    order = np.argsort(members, kind="stable")
+    begins = np.flatnonzero(np.diff(members[order], prepend=-1))
+    sums = np.add.reduceat(voices[order], begins, axis=0)
+    middles: Embeddings = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
+    return middles

@@ -5,25 +5,47 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from deployments.messages import Embeddings
+from serve_app.pipeline.speakers.clustering import Floats
 from serve_app.pipeline.speakers.types import Voiceprint
 
 
-def match(centers: Embeddings, known: Sequence[Voiceprint], similarity: float) -> dict[int, str]:
-    """The names of those centers that are a known voice; each voice is given once, where the fit is best.
+def voices_in_common(
+    voices: Floats, known: Sequence[Voiceprint], similarity: float, least: int
+) -> list[tuple[int, int]]:
+    """Pairs of voices that are one person's because both are surely the same known one's.
+
+    Surely: the cosine is nearer to 1 than to ``similarity``. ``least`` voices are left, whatever they are.
+    """
+    if not known:
+        return []
+    alike = _likeness(voices, known)
+    nearest = alike.argmax(axis=1)
+    sure = alike.max(axis=1) >= (1 + similarity) / 2
+    pairs: list[tuple[int, int]] = []
+    first_of: dict[int, int] = {}
+    for voice in np.flatnonzero(sure).tolist():
+        first = first_of.setdefault(int(nearest[voice]), voice)
+        if first != voice and len(voices) - len(pairs) > least:
+            pairs.append((first, voice))
+    return pairs
+
+
+def names_of(voices: Floats, known: Sequence[Voiceprint], similarity: float) -> dict[int, str]:
+    """The names of those voices that are known; each known voice is given once, so that all fit best.
 
     Args:
-        centers: shape ``(speakers, dimensions)``, rows of length 1.
-        similarity: the cosine that a center and a voiceprint must have.
+        voices: shape ``(voices, dimensions)``, rows of length 1.
+        similarity: the cosine that a voice and a voiceprint must have.
     """
     if not known:
         return {}
-    prints = np.array([voice.embedding for voice in known], np.float32)
-    alike = centers @ prints.T
-    # What is too little alike must not cost another pair its match.
-    rows, columns = linear_sum_assignment(np.where(alike >= similarity, alike, 0.0), maximize=True)
-    return {
-        int(row): known[column].name
-        for row, column in zip(rows, columns, strict=True)
-        if alike[row, column] >= similarity
-    }
+    alike = _likeness(voices, known)
+    # A pair that is too little alike must not cost another one its match.
+    pairs = linear_sum_assignment(np.where(alike >= similarity, alike, 0), maximize=True)
+    matched = zip(*(numbers.tolist() for numbers in pairs), strict=True)
+    return {voice: known[entry].name for voice, entry in matched if alike[voice, entry] >= similarity}
+
+
+def _likeness(voices: Floats, known: Sequence[Voiceprint]) -> Floats:
+    prints = np.array([voiceprint.embedding for voiceprint in known], np.float64)
+    return np.asarray(voices @ prints.T, np.float64)

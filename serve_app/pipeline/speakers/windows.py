@@ -9,7 +9,7 @@ HOP_MS = 750
 
 
 def windows_of(span: SpeechSpan) -> tuple[SpeechSpan, ...]:
-    """Windows of :data:`WINDOW_MS`, one each :data:`HOP_MS`; milliseconds of the recording, as those of ``span``.
+    """Windows of :data:`WINDOW_MS`, one each :data:`HOP_MS`, in milliseconds of the recording.
 
     The last one is moved back so that it ends where the span does. A span that is shorter than a window
     is one window as it is.
