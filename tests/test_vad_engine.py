@@ -282,7 +282,7 @@ def test_state_of_another_model_is_refused(engine: FsmnVadEngine, tmp_path: Path
         ("encoder_conf", {"proj_dim": 24}, "shape"),
         ("frontend_conf", {"lfr_n": 6}, "lfr_n 1"),
         ("frontend_conf", {"fs": 8000}, "16 kHz"),
-        ("frontend_conf", {"window": "povey"}, "hamming"),
+        ("frontend_conf", {"window": "hanning"}, "hamming"),
         ("model_conf", {"detect_mode": 0}, "detect_mode"),
         ("model_conf", {"sil_to_speech_time_thres": 0}, "sil_to_speech_time_thres"),
     ],
