@@ -7,7 +7,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import NodeDiedError, RayActorError, RayError, RaySystemError, WorkerCrashedError
+from ray.exceptions import (
+    NodeDiedError,
+    OutOfMemoryError,
+    RayActorError,
+    RayError,
+    RaySystemError,
+    WorkerCrashedError,
+)
 from ray.serve.exceptions import (
     BackPressureError,
     DeploymentUnavailableError,
@@ -45,7 +52,15 @@ from serve_app.pipeline.graph import StreamLost
 
 logger = logging.getLogger("ray.serve")
 
-_LOST = (RayActorError, WorkerCrashedError, NodeDiedError, RaySystemError, ReplicaUnavailableError)
+_LOST = (
+    RayActorError,
+    WorkerCrashedError,
+    NodeDiedError,
+    # Ray ends workers itself where a node runs out of memory.
+    OutOfMemoryError,
+    RaySystemError,
+    ReplicaUnavailableError,
+)
 _ATTEMPTS = 5
 _FIRST_PAUSE = 0.2
 _DROP_SECONDS = 30

@@ -189,6 +189,8 @@ class TestLayout:
             ("我们", 1.5, 3, ""),
             ("see you tomorrow", 5, 3, "see you\ntomorrow"),
             ("incomprehensibilities", 5, 3, "incompre\nhensibil\nities"),
+            ("这个很好。", 4, 3, "这个很\n好。"),
+            ("降了91.3%，真的", 4, 3, "降了\n91.3%，\n真的"),
             ("", 5, 3, ""),
         ],
     )

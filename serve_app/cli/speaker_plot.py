@@ -28,7 +28,7 @@ _FONT_POINTS = 8.0
 _LINES = 3
 _BAR = 0.86
 _UNSURE = 0.5
-"""Below this confidence a bar is hatched."""
+"""Below this confidence a bar is pale and dashed."""
 
 _CJK = re.compile(r"[\u2e80-\u9fff\uac00-\ud7af\uff00-\uffef]")
 # File names of fonts with Chinese characters, those for simplified ones first.
@@ -161,7 +161,9 @@ def _draw_bar(
 
     begin, end = max(one.begin, strip[0]), min(one.end, strip[1])
     bar = Rectangle((begin, row - _BAR / 2), end - begin, _BAR, linewidth=0.8)
-    bar.set(facecolor=(*color[:3], 0.3), edgecolor=color, hatch="////" if one.confidence < _UNSURE else None)
+    bar.set(facecolor=(*color[:3], 0.3), edgecolor=color)
+    if one.confidence < _UNSURE:
+        bar.set(facecolor=(*color[:3], 0.08), linestyle="--")
     bar.set_gid(f"bar-{row + 1}-{number}")
     axes.add_patch(bar)
     columns = (end - begin) * inches * 72 / _FONT_POINTS - 0.5
@@ -181,7 +183,7 @@ def _add_legend(figure: "Figure", timeline: Timeline, colors: Mapping[str, Any])
         name = f"{speaker}: {clock(seconds)} ({seconds / max(total, 1e-9):.0%})"
         handles.append(Patch(facecolor=(*color[:3], 0.3), edgecolor=color, label=name))
     if any(one.confidence < _UNSURE for one in timeline.utterances):
-        handles.append(Patch(facecolor="white", edgecolor="0.4", hatch="////", label="unsure"))
+        handles.append(Patch(facecolor="white", edgecolor="0.4", linestyle="--", label="unsure"))
     if handles:
         figure.legend(handles=handles, loc="outside lower center", ncols=min(6, len(handles)), frameon=False)
 

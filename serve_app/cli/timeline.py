@@ -16,7 +16,9 @@ _SHORT = 15
 _STRIP_SECONDS = (30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 28800)
 _MOST_STRIPS = 10
 _LATIN_WIDTH = 0.56
-_PIECES = re.compile(r"\s+|[^\W\u2e80-\u9fff\uac00-\ud7af\uff00-\uffef]+|.")
+# A space; a word or a number; or one character with the marks that may not begin a line.
+_LATIN = "[A-Za-z0-9%\u00c0-\u024f]+"
+_PIECES = re.compile(rf"\s+|(?:{_LATIN}(?:[.,:'’-]{_LATIN})*|.)[，。？！、；：,.?!;:]*")
 
 
 @dataclass(frozen=True, slots=True)
