@@ -28,7 +28,9 @@ from benchmarks.conversations.recording import Truth, bridged
 from benchmarks.diarization_score import Spoken, score
 from benchmarks.engines import read_wav
 from benchmarks.live_server import LiveServer, live_server
-from benchmarks.long_file import Peak, warm_up, watch
+from benchmarks.long_file import Peak, watch
+from benchmarks.make_speech import make_recording
+from benchmarks.speaker_cost import warm_up
 from deployments.engines.base import SAMPLE_RATE, Stretch
 from deployments.messages import Embeddings, SpeechSpan
 from serve_app.pipeline.speakers.diarizer import Diarizer
@@ -131,7 +133,8 @@ def last_step(truth: Truth, recording: Path) -> Table:
 def through_server(server: LiveServer, recording: Path) -> Table:
     """The whole recording, with and without speakers."""
     table = Table("speakers", "seconds", "MiB above idle", title="through the server")
-    warm_up(server)
+    # Ten minutes bring forth all the replicas that a longer one does; what those take is a matter of scaling.
+    warm_up(server, [make_recording(600, seed=0)] * 2, 1)
     idle = server.memory()
     for speakers in ("false", "true"):
         with watch(server) as peak:
