@@ -12,6 +12,9 @@ TORCH_INDEX ?=
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check
+# Tests start real processes and wait for real sockets: on a busy machine one may fail that passes alone. It is tried
+# once more, and the summary names it.
+AGAIN := --reruns 1 -r fEsR
 # A set-up is done once: these files say that it was, and are older than what it depends on when it must be redone.
 RUN := .venv/.installed-run
 DEV := .venv/.installed-dev
@@ -28,8 +31,8 @@ serve: $(RUN) ## Run the service in the foreground; HOST=, PORT= and CONFIG= cho
 	@exec $(BIN)/asr-serve serve --config $(CONFIG) $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT))
 
 test: $(DEV) ## Run all tests
-	$(BIN)/python -m pytest -n auto -m "not server and not slow"
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "server or slow"
+	$(BIN)/python -m pytest -n auto $(AGAIN) -m "not server and not slow"
+	$(BIN)/python -m pytest -n 2 $(AGAIN) --dist loadgroup -m "server or slow"
 
 test-fast: $(DEV) ## Run the tests that need no running server and are quick
 	$(BIN)/python -m pytest -n auto -m "not server and not slow"
@@ -77,7 +80,7 @@ endif
 
 $(RUN): pyproject.toml constraints.txt .venv/.installed-torch
 	@echo "Installing the service (once; several minutes on a fresh machine) ..."
-	$(PIP) -c constraints.txt -e '.[plot]'
+	$(PIP) -c constraints.txt -e '.[plot,qwen]'
 	@touch $@
 
 $(DEV): $(RUN)

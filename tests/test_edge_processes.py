@@ -253,6 +253,8 @@ class Command:
                 "DATA_DIR": str(settings.data_dir),
                 "ASR_SERVE_TEST_MARK": self.mark,
                 "NO_COLOR": "1",
+                # A connection that a client broke off may be open for a while.
+                "EDGE_GRACE_SEC": "3",
                 **environment,
             },
             stdout=subprocess.PIPE,

@@ -113,7 +113,7 @@ def test_imports_go_one_way(package: str, forbidden: set[str]) -> None:
 
 def test_the_starter_models_fit_into_the_repository() -> None:
     sizes = [path.stat().st_size for path in (ROOT / "models" / "starter").rglob("*") if path.is_file()]
-    assert sum(sizes) <= 25_000_000
+    assert sum(sizes) <= 40_000_000
 
 
 def make(*arguments: str) -> str:
@@ -128,7 +128,7 @@ def test_make_lists_its_targets() -> None:
 @pytest.mark.parametrize(
     ("target", "command"),
     [
-        ("test", 'python -m pytest -n 2 --dist loadgroup -m "server or slow"'),
+        ("test", 'python -m pytest -n 2 --reruns 1 -r fEsR --dist loadgroup -m "server or slow"'),
         ("test-fast", 'python -m pytest -n auto -m "not server and not slow"'),
         ("fuzz", "python -m pytest tests/test_fuzz.py"),
         ("lint", "ruff check ."),
@@ -150,7 +150,7 @@ def test_make_sets_itself_up(tmp_path: Path) -> None:
     steps = [
         r"python3.11 -m venv .venv",
         r"pip install .*--no-deps --index-url http://torch.test/cpu -c constraints.txt torch",
-        r"pip install .*-c constraints.txt -e '\.\[plot\]'",
+        r"pip install .*-c constraints.txt -e '\.\[plot,qwen\]'",
         r"asr-serve serve",
     ]
     positions = [re.search(step, plan) for step in steps]
