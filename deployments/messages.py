@@ -24,13 +24,16 @@ from deployments.engines.base import (
     VadState,
     Word,
 )
+from deployments.engines.generative import Hypothesis, Times
 
 __all__ = [
     "SAMPLE_RATE",
+    "AlignmentRequest",
     "AudioPiece",
     "AudioSlice",
     "EmbeddingRequest",
     "Embeddings",
+    "Hypothesis",
     "LivePunctuationRequest",
     "LiveVadRequest",
     "Pcm",
@@ -38,14 +41,17 @@ __all__ = [
     "PunctuatedBlock",
     "PunctuationRequest",
     "Recognition",
+    "RecognitionOptions",
     "RecognitionRequest",
     "SessionNotFound",
+    "SpeechRequest",
     "SpeechSpan",
     "StreamOptions",
     "StreamReply",
     "StreamStep",
     "StreamTokens",
     "StreamsFull",
+    "Times",
     "Token",
     "VadOptions",
     "VadRequest",
@@ -97,6 +103,59 @@ class RecognitionRequest:
     """One segment for ``Paraformer.transcribe``, and whether it goes before others or after them."""
 
     audio: AudioSlice
+    priority: Priority = Priority.REQUEST
+
+
+@dataclass(frozen=True, slots=True)
+class RecognitionOptions:
+    """How a stretch of speech is recognized.
+
+    Attributes:
+        model: id of a served model; ``""``: the default one.
+        language: ISO 639-1 code, or 639-3 where that has none, of what is spoken; ``None``: the model tells.
+        context: plain text that helps, for models that read it.
+        word_times: whether the times of words count, for models that need a second one to tell them. Without
+            it they are guesses.
+    """
+
+    model: str = ""
+    language: str | None = None
+    context: str = ""
+    word_times: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechRequest:
+    """One stretch of speech for ``Qwen3ASR.transcribe`` and ``Qwen3ASR.decode``.
+
+    Attributes:
+        audio: what is stored of it, from its begin.
+        tail: samples that follow, in the message, since they are few.
+        language: as in :class:`RecognitionOptions`.
+        context: as in :class:`RecognitionOptions`.
+        prefix: tokens with which the answer begins; see :class:`deployments.engines.generative.SpeechPrompt`.
+        max_tokens: how many tokens may follow the prefix; ``None``: what speech of this length may need.
+        priority: before or after what else is waiting.
+    """
+
+    audio: AudioSlice
+    tail: Pcm | None = None
+    language: str | None = None
+    context: str = ""
+    prefix: tuple[int, ...] = ()
+    max_tokens: int | None = None
+    priority: Priority = Priority.REQUEST
+
+
+@dataclass(frozen=True, slots=True)
+class AlignmentRequest:
+    """Words of one stretch of speech, in their order, for ``Qwen3Aligner.align``; ``language`` as in
+    :class:`RecognitionOptions`. The reply is begin and end of each word, in milliseconds from the begin of
+    ``audio``."""
+
+    audio: AudioSlice
+    words: tuple[str, ...]
+    language: str
     priority: Priority = Priority.REQUEST
 
 

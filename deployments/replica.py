@@ -30,6 +30,11 @@ def replica_device(device: str) -> str:
     return "cuda" if _assigned("GPU") > 0 else "cpu"
 
 
+def replica_gpu_share() -> float:
+    """The share of a GPU that Ray gave this replica; 0: none, or it is not known."""
+    return _assigned("GPU")
+
+
 def _assigned(resource: str) -> float:
     context: Any = ray.get_runtime_context()
     return float(context.get_assigned_resources().get(resource, 0))
@@ -58,6 +63,10 @@ class StageMetrics:
         self._items.observe(report.items)
         for wait in report.waits:
             self._queue.observe(wait)
-        if report.audio_seconds > 0:
-            self._audio.inc(report.audio_seconds)
-            self._rtf.observe(report.seconds / report.audio_seconds)
+        self.request(report.audio_seconds, report.seconds)
+
+    def request(self, audio_seconds: float, seconds: float) -> None:
+        """Record how long some audio took, where batches are the engine's own."""
+        if audio_seconds > 0:
+            self._audio.inc(audio_seconds)
+            self._rtf.observe(seconds / audio_seconds)

@@ -1,5 +1,6 @@
 """The whole graph on one screen."""
 
+from collections.abc import Callable
 from typing import Any, cast
 
 from ray.serve import Application
@@ -8,10 +9,15 @@ from deployments.model_store import find_model
 from deployments.paraformer import Paraformer
 from deployments.paraformer_streaming import ParaformerStreaming
 from deployments.punctuation import Punctuation
+from deployments.qwen3_aligner import Qwen3Aligner
+from deployments.qwen3_asr import Qwen3ASR, Qwen3Options, choose_engine
+from deployments.qwen3_store import find_qwen3
 from deployments.speaker_embedding import SpeakerEmbedding
 from deployments.vad import Vad
+from serve_app.handles import ModelHandles
 from serve_app.ingress import Ingress
 from serve_app.jobs.deployment import Jobs
+from serve_app.models import ServedModels, has_aligner, has_qwen3
 from serve_app.settings import Settings
 from serve_app.speaker_tuning import has_speaker_model, speaker_tuning
 
@@ -24,10 +30,13 @@ def build(args: dict[str, Any]) -> Application:
 
     Raises:
         pydantic.ValidationError: a setting is unknown or out of range.
-        ModelMissing: a model directory is not there or not whole. Checked here, before any replica
-            starts, because Serve would restart a replica that fails on it many times over.
+        ModelMissing: a model directory is not there or not whole, or what runs it is not installed. Checked
+            here, before any replica starts, because Serve would restart a replica that fails on it many
+            times over.
+        ModelNotFound: the default model is none of those that are served.
     """
     settings = Settings(**args)
+    ServedModels(settings)
 
     def model(reference: str) -> str:
         return str(find_model(reference, settings.modelscope_path))
@@ -56,5 +65,35 @@ def build(args: dict[str, Any]) -> Application:
     if has_speaker_model(settings):
         speakers = node(SpeakerEmbedding, model(settings.speaker_model), settings.device, settings.precision)
     tuning = speaker_tuning(settings)
-    jobs = node(Jobs, settings, vad, paraformer, punctuation, speakers, tuning)
-    return node(Ingress, settings, vad, paraformer, punctuation, streaming, jobs, speakers, tuning)
+    models = ModelHandles(vad, paraformer, punctuation, streaming, speakers, *_qwen3(settings, node))
+    jobs = node(Jobs, settings, models, tuning)
+    return node(Ingress, settings, models, jobs, tuning)
+
+
+def _qwen3(settings: Settings, node: Callable[..., Application]) -> list[Application | None]:
+    """Qwen3-ASR and its aligner, if they are served."""
+    if not has_qwen3(settings):
+        return []
+
+    def model(reference: str, *, aligner: bool) -> str:
+        return str(find_qwen3(reference, settings.modelscope_path, aligner=aligner))
+
+    # Which device a replica gets is not known here, but what is missing for each is.
+    choose_engine(settings.qwen3_engine, settings.device)
+    memory = settings.qwen3_memory
+    options = Qwen3Options(
+        settings.qwen3_engine,
+        settings.device,
+        settings.precision,
+        settings.qwen3_threads,
+        None if memory is None else int(memory * 1024 * 1024),
+        settings.qwen3_max_model_len,
+    )
+    asr = node(Qwen3ASR, model(settings.qwen3_model, aligner=False), options)
+    if not has_aligner(settings):
+        return [asr, None]
+    directory = model(settings.qwen3_aligner_model, aligner=True)
+    return [
+        asr,
+        node(Qwen3Aligner, directory, settings.device, settings.precision, settings.qwen3_threads),
+    ]

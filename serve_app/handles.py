@@ -1,26 +1,14 @@
-"""The graph over Serve handles: references to audio, bounded retries, errors of our own tree."""
+"""The graph over Serve handles: references to audio, and which deployment is asked for what."""
 
 import asyncio
-import contextvars
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import (
-    NodeDiedError,
-    OutOfMemoryError,
-    RayActorError,
-    RayError,
-    RaySystemError,
-    WorkerCrashedError,
-)
-from ray.serve.exceptions import (
-    BackPressureError,
-    DeploymentUnavailableError,
-    RayServeException,
-    ReplicaUnavailableError,
-)
+from ray.exceptions import RayError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from deployments.messages import (
@@ -28,6 +16,7 @@ from deployments.messages import (
     AudioSlice,
     EmbeddingRequest,
     Embeddings,
+    Hypothesis,
     LivePunctuationRequest,
     LiveVadRequest,
     Pcm,
@@ -35,6 +24,7 @@ from deployments.messages import (
     PunctuatedBlock,
     PunctuationRequest,
     Recognition,
+    RecognitionOptions,
     RecognitionRequest,
     SessionNotFound,
     StreamReply,
@@ -46,30 +36,37 @@ from deployments.messages import (
     VadResult,
     VadState,
 )
+from serve_app.calls import LOST, busy, call_pure, send_hashed, unavailable
 from serve_app.coalescing import Coalescer
-from serve_app.errors import Overloaded, UpstreamLost
-from serve_app.pipeline.graph import StreamLost
+from serve_app.models import ServedModels
+from serve_app.pipeline.graph import DEFAULT_RECOGNITION, StreamLost
+from serve_app.qwen3_calls import Qwen3Calls
 
 logger = logging.getLogger("ray.serve")
 
-_LOST = (
-    RayActorError,
-    WorkerCrashedError,
-    NodeDiedError,
-    # Ray ends workers itself where a node runs out of memory.
-    OutOfMemoryError,
-    RaySystemError,
-    ReplicaUnavailableError,
-)
-_ATTEMPTS = 5
-_FIRST_PAUSE = 0.2
 _DROP_SECONDS = 30
 _VAD_ITEMS = 32
 _VAD_CALLS = 16
 _VAD_SPACING = 0.03
 """Seconds; a session asks every 0.2 s."""
-_BUSY = "The server is busy; please send the request again later."
-_RETRY_AFTER_SECONDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class ModelHandles:
+    """The deployments of models: what ``bind`` gave where the graph is built, which Serve makes
+    ``DeploymentHandle`` of for the replicas that get it. ``None`` where a model is not served.
+
+    ``speakers``: ``SpeakerEmbedding``. ``streaming``: ``ParaformerStreaming``. ``qwen3``: ``Qwen3ASR``.
+    ``aligner``: ``Qwen3Aligner``.
+    """
+
+    vad: Any
+    paraformer: Any
+    punctuation: Any
+    streaming: Any
+    speakers: Any = None
+    qwen3: Any = None
+    aligner: Any = None
 
 
 class ServeGraph:
@@ -79,23 +76,15 @@ class ServeGraph:
     replica or on the one that Serve starts in its place: a bounded number of times, with growing pauses.
     """
 
-    def __init__(
-        self,
-        vad: DeploymentHandle[Any],
-        paraformer: DeploymentHandle[Any],
-        punctuation: DeploymentHandle[Any],
-        speakers: DeploymentHandle[Any] | None = None,
-        streaming: DeploymentHandle[Any] | None = None,
-    ) -> None:
-        """``streaming`` is the handle of ``ParaformerStreaming``; without it there are no streams.
-
-        ``speakers`` is that of ``SpeakerEmbedding``; without it no speakers are told apart.
-        """
-        self._vad = vad
-        self._paraformer = paraformer
-        self._punctuation = punctuation
-        self._speakers = speakers
-        self._streaming = streaming
+    def __init__(self, handles: ModelHandles, models: ServedModels) -> None:
+        """``models`` tells whom to ask for which."""
+        self._vad: DeploymentHandle[Any] = handles.vad
+        self._paraformer: DeploymentHandle[Any] = handles.paraformer
+        self._punctuation: DeploymentHandle[Any] = handles.punctuation
+        self._speakers: DeploymentHandle[Any] | None = handles.speakers
+        self._streaming: DeploymentHandle[Any] = handles.streaming
+        self._models = models
+        self._qwen3 = Qwen3Calls(handles.qwen3, handles.aligner) if handles.qwen3 is not None else None
         self._live_vad = Coalescer(
             self._detect_all, max_items=_VAD_ITEMS, max_calls=_VAD_CALLS, spacing=_VAD_SPACING
         )
@@ -109,27 +98,53 @@ class ServeGraph:
         self, audio: AudioSlice, state: VadState | None, final: bool, options: VadOptions
     ) -> VadResult:
         request = VadRequest(audio, state, final, options)
-        result: VadResult = await self._call("Vad", lambda: self._vad.detect.remote(request))
+        result: VadResult = await call_pure("Vad", lambda: self._vad.detect.remote(request))
         return result
 
-    async def transcribe(self, audio: AudioSlice, *, priority: Priority = Priority.REQUEST) -> Recognition:
+    async def transcribe(
+        self,
+        audio: AudioSlice,
+        *,
+        priority: Priority = Priority.REQUEST,
+        options: RecognitionOptions = DEFAULT_RECOGNITION,
+    ) -> Recognition:
+        if self._models.find(options.model).engine == "qwen3":
+            return await self._generative().transcribe(audio, options, priority)
         request = RecognitionRequest(audio, priority)
-        result: Recognition = await self._call(
+        result: Recognition = await call_pure(
             "Paraformer", lambda: self._paraformer.transcribe.remote(request)
         )
         return result
+
+    async def decode(
+        self,
+        audio: AudioSlice,
+        tail: Pcm,
+        options: RecognitionOptions,
+        *,
+        prefix: Sequence[int],
+        max_tokens: int,
+        session_id: str,
+    ) -> Hypothesis:
+        return await self._generative().decode(
+            audio, tail, options, prefix=prefix, max_tokens=max_tokens, session_id=session_id
+        )
+
+    def _generative(self) -> Qwen3Calls:
+        assert self._qwen3 is not None, "this graph was made without a generative model"
+        return self._qwen3
 
     async def embed(
         self, audio: AudioSlice, windows: Sequence[tuple[int, int]], *, priority: Priority = Priority.REQUEST
     ) -> Embeddings:
         assert self._speakers is not None, "this graph was made without a speaker model"
         speakers, request = self._speakers, EmbeddingRequest(audio, tuple(windows), priority)
-        result: Embeddings = await self._call("SpeakerEmbedding", lambda: speakers.embed.remote(request))
+        result: Embeddings = await call_pure("SpeakerEmbedding", lambda: speakers.embed.remote(request))
         return result
 
     async def punctuate(self, words: Sequence[str]) -> list[str]:
         request = PunctuationRequest(words)
-        result: list[str] = await self._call(
+        result: list[str] = await call_pure(
             "Punctuation", lambda: self._punctuation.punctuate.remote(request)
         )
         return result
@@ -141,14 +156,14 @@ class ServeGraph:
         return await self._live_vad.submit(LiveVadRequest(samples, block, state, final, options))
 
     async def _detect_all(self, requests: Sequence[LiveVadRequest]) -> list[list[VadResult] | BaseException]:
-        results: list[list[VadResult] | BaseException] = await self._call(
+        results: list[list[VadResult] | BaseException] = await call_pure(
             "Vad", lambda: self._vad.detect_live.remote(requests)
         )
         return results
 
     async def punctuate_live(self, words: Sequence[str], context: Sequence[str]) -> PunctuatedBlock:
         request = LivePunctuationRequest(words, context)
-        result: PunctuatedBlock = await self._call(
+        result: PunctuatedBlock = await call_pure(
             "Punctuation", lambda: self._punctuation.punctuate_live.remote(request)
         )
         return result
@@ -156,16 +171,16 @@ class ServeGraph:
     async def stream(self, step: StreamStep) -> tuple[Token, ...]:
         try:
             reply: StreamReply = await self._to_stream("step", step.stream_id, step)
-        except _LOST as error:
+        except LOST as error:
             raise StreamLost(f"replica lost ({type(error).__name__})") from error
         except BackPressureError as error:
-            raise Overloaded(_BUSY, _RETRY_AFTER_SECONDS) from error
+            raise busy() from error
         except DeploymentUnavailableError as error:
-            raise UpstreamLost(_unavailable("ParaformerStreaming")) from error
+            raise unavailable("ParaformerStreaming") from error
         if isinstance(reply, SessionNotFound):
             raise StreamLost(reply.reason)
         if isinstance(reply, StreamsFull):
-            raise Overloaded(_BUSY, _RETRY_AFTER_SECONDS)
+            raise busy()
         return reply.tokens
 
     async def drop_stream(self, stream_id: str) -> None:
@@ -182,32 +197,5 @@ class ServeGraph:
             logger.debug("stream %s could not be dropped: %r", stream_id, error)
 
     def _to_stream(self, method: str, stream_id: str, argument: Any) -> Any:
-        """Send to the replica that holds a stream; to be awaited.
-
-        In a context of its own: there, Serve gives the call an id of its own. Else all calls that one
-        client's request makes share its id, by which the consistent-hash router tells calls apart that wait
-        for a replica: of two at the same time, one would get the replica of the other, or wait for ever
-        (seen in Ray 2.60).
-        """
-        assert self._streaming is not None, "this graph was made for recordings only"
-        handle = self._streaming.options(method_name=method, session_id=stream_id)
-        return contextvars.Context().run(handle.remote, argument)
-
-    async def _call(self, name: str, send: Callable[[], Any]) -> Any:
-        pause = _FIRST_PAUSE
-        for attempt in range(1, _ATTEMPTS + 1):
-            try:
-                return await send()
-            except _LOST as error:
-                logger.warning("%s: replica lost (%s), attempt %d", name, type(error).__name__, attempt)
-            except BackPressureError as error:
-                raise Overloaded(_BUSY, _RETRY_AFTER_SECONDS) from error
-            except DeploymentUnavailableError as error:
-                raise UpstreamLost(_unavailable(name)) from error
-            await asyncio.sleep(pause)
-            pause *= 2
-        raise UpstreamLost(f"The {name} model was lost {_ATTEMPTS} times while it worked on this request.")
-
-
-def _unavailable(name: str) -> str:
-    return f"The {name} model is not available; see the server's log."
+        """Send to the replica that holds a stream; to be awaited."""
+        return send_hashed(self._streaming.options(method_name=method, session_id=stream_id), argument)

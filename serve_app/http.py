@@ -18,6 +18,7 @@ from serve_app.api.jobs.router import jobs_router
 from serve_app.api.nls.router import nls_router
 from serve_app.api.openai.errors import add_error_handlers
 from serve_app.api.openai.router import openai_router
+from serve_app.api.qwen.router import qwen_router
 from serve_app.api.realtime.router import realtime_router
 from serve_app.api.root import root_router
 from serve_app.api.speakers.router import speakers_router
@@ -79,11 +80,12 @@ def create_app(
     app.include_router(speakers_router(services))
     app.include_router(aliyun_router(services))
     app.include_router(nls_router(services))
+    app.include_router(qwen_router(services))
     app.include_router(realtime_router(services))
     app.include_router(dashscope_router(services))
     app.include_router(funasr_http_router(services))
     app.include_router(root_router(services))
-    app.include_router(page_router())
+    app.include_router(page_router(services.live.models))
 
     @app.get("/healthz", tags=["health"])
     async def healthz() -> dict[str, str | int]:

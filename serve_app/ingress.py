@@ -12,8 +12,9 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 from ray.serve.metrics import Gauge, Histogram
 
-from serve_app.handles import ServeGraph
+from serve_app.handles import ModelHandles, ServeGraph
 from serve_app.http import create_app
+from serve_app.models import ServedModels
 from serve_app.pipeline.speakers.types import SpeakerTuning
 from serve_app.services import READY, Services
 from serve_app.settings import Settings
@@ -39,17 +40,13 @@ class Ingress:
     def __init__(
         self,
         settings: Settings,
-        vad: DeploymentHandle[Any],
-        paraformer: DeploymentHandle[Any],
-        punctuation: DeploymentHandle[Any],
-        streaming: DeploymentHandle[Any],
+        models: ModelHandles,
         jobs: DeploymentHandle[Any],
-        speakers: DeploymentHandle[Any] | None,
         tuning: SpeakerTuning,
     ) -> None:
         self._settings = settings
         self._tuning = tuning
-        self._graph = ServeGraph(vad, paraformer, punctuation, speakers, streaming)
+        self._graph = ServeGraph(models, ServedModels(settings))
         self._jobs = jobs
         self._wakes: set[asyncio.Task[None]] = set()
         self._application = serve.get_replica_context().app_name

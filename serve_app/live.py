@@ -4,20 +4,35 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from typing import Protocol
 from weakref import WeakSet
 
-from deployments.messages import Pcm
-from serve_app.errors import Overloaded
+from deployments.messages import Pcm, RecognitionOptions
+from serve_app.errors import InvalidParameter, Overloaded
+from serve_app.models import ServedModel, ServedModels
 from serve_app.pipeline.finishing import Finisher
 from serve_app.pipeline.graph import LiveGraph
-from serve_app.pipeline.live.events import Finished, LiveEvent, LiveOptions, NearField, Partial
+from serve_app.pipeline.live.events import (
+    Finished,
+    LiveEvent,
+    LiveOptions,
+    NearField,
+    Partial,
+    Redecoding,
+)
 from serve_app.pipeline.live.session import LiveSession
 from serve_app.pipeline.speakers.live import LiveSpeakers
 from serve_app.pipeline.speakers.types import SpeakerOptions, SpeakerTuning
 from serve_app.settings import Settings
 
 _RETRY_AFTER_SECONDS = 5
+
+_LONGEST_REDECODED_MS = 30_000
+"""A generative model hears all of a sentence at each step, so this is what bounds a step."""
+
+_LONGEST_CONTEXT = 10_000
+"""Characters. The model reads them again at each step."""
 
 
 class LiveMetrics(Protocol):
@@ -63,12 +78,37 @@ class LiveService:
         self._followers: WeakSet[Follower] = WeakSet()
         self._finisher = Finisher()
         near_field = NearField(threshold=settings.asr_nearfield_rms_threshold)
-        self.defaults = LiveOptions(
+        self._options = LiveOptions(
             max_sentence_silence_ms=settings.live_end_silence_ms,
             max_sentence_ms=round(settings.live_max_sentence_sec * 1000),
             near_field=near_field if settings.asr_enable_nearfield_filter else None,
         )
+        self._redecoding = Redecoding(round(settings.live_step_sec * 1000))
+        self.models = ServedModels(settings)
+        self.defaults = self.options(self.models.default)
         """How a session listens whose client asks for nothing else."""
+
+    def options(self, model: ServedModel, language: str | None = None, context: str = "") -> LiveOptions:
+        """How a session listens by ``model`` whose client asks for nothing else.
+
+        ``language``, as a client names it, and ``context`` are for a model that can make use of them.
+
+        Raises:
+            InvalidParameter: such a model does not know the language, or the context is too long.
+        """
+        options = self._options
+        if not model.reads_context:
+            return replace(options, recognition=RecognitionOptions(model=model.id))
+        if len(context) > _LONGEST_CONTEXT:
+            raise InvalidParameter(
+                f"The context may have {_LONGEST_CONTEXT} characters at most, not {len(context)}.", "context"
+            )
+        return replace(
+            options,
+            max_sentence_ms=min(options.max_sentence_ms, _LONGEST_REDECODED_MS),
+            recognition=RecognitionOptions(model.id, model.code_of(language), context),
+            redecoding=self._redecoding,
+        )
 
     def follow(self, follower: Follower) -> None:
         """Have ``follower`` ended when :meth:`end` is called; it is not kept alive by that."""

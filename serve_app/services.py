@@ -1,12 +1,13 @@
 """What the routers of all protocols share: built once per ingress replica."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from serve_app.api.access import Access
 from serve_app.fetching import Fetcher
 from serve_app.jobs.types import Jobs
 from serve_app.live import LiveService
+from serve_app.models import ServedModel, ServedModels
 from serve_app.settings import Settings
 from serve_app.speakers.service import SpeakerService
 from serve_app.transcriber import Transcriber
@@ -15,6 +16,11 @@ Readiness = Callable[[], Awaitable[dict[str, str]]]
 """State of each deployment by name; :data:`READY` where it can take requests."""
 
 READY = "READY"
+
+
+def is_loaded(model: ServedModel, states: Mapping[str, str]) -> bool:
+    """Whether the deployment that recognizes by ``model`` can take requests."""
+    return states.get(model.deployments[0]) == READY
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,3 +35,8 @@ class Services:
     jobs: Jobs
     speakers: SpeakerService
     readiness: Readiness
+
+    @property
+    def models(self) -> ServedModels:
+        """The recognizers."""
+        return self.transcriber.models

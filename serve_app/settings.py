@@ -149,6 +149,35 @@ class Settings(BaseSettings):
     model_name: str = "paraformer-starter"
     """Name under which ``/v1/models`` lists the recognition model."""
 
+    qwen3_model: str = "models/starter/qwen3-asr"
+    """The Qwen3-ASR model: a directory, a ModelScope id or a Hugging Face id that was downloaded before;
+    ``none``: it is not served."""
+
+    qwen3_aligner_model: str = "models/starter/qwen3-forced-aligner"
+    """The model that tells when the words were said that Qwen3-ASR wrote (Qwen3-ForcedAligner): as above;
+    ``none``: times of its words are estimated."""
+
+    qwen3_model_name: str = "qwen3-asr-starter"
+    """Name under which ``/v1/models`` lists it; ``qwen3-asr`` means it too."""
+
+    qwen3_engine: Literal["auto", "vllm", "package"] = "auto"
+    """What runs it: ``vllm``, ``package`` (the qwen-asr package), or ``auto``: vLLM where a replica was given
+    a GPU and the package elsewhere, or whichever of the two is installed."""
+
+    qwen3_threads: int = Field(0, ge=0)
+    """Threads of a replica of Qwen3-ASR or of its aligner on a CPU; 0: as many as its ``num_cpus``, at least
+    one."""
+
+    qwen3_memory: Megabytes | None = Field(None, gt=0)
+    """Memory for the key-value cache of vLLM, in MB; a unit may be given. Not set: the rest of the replica's
+    share of its GPU, or 1 GB on a CPU."""
+
+    qwen3_max_model_len: int = Field(20_480, ge=1024)
+    """Tokens of one request of Qwen3-ASR under vLLM, audio included (13 for a second)."""
+
+    default_model: str | None = None
+    """Name of the model for requests that name none. Not set: the Paraformer."""
+
     aliyun_success_status: Annotated[Literal[20000000, 200], BeforeValidator(_whole)] = 20000000
     """``status`` of a success on ``/stream/v1/asr``: Aliyun's, or 200 as funasr-api sends it."""
 
@@ -197,6 +226,9 @@ class Settings(BaseSettings):
 
     live_max_sentence_sec: float = Field(60, ge=5, le=60)
     """Live speech without a pause is cut, at its quietest place, before it gets this long, in seconds."""
+
+    live_step_sec: float = Field(2.0, ge=0.2, le=30)
+    """New audio for which Qwen3-ASR decodes a growing sentence again, in seconds."""
 
     live_idle_timeout_sec: float = Field(300, gt=0)
     """A live connection over which nothing came for this long is closed, in seconds."""

@@ -5,12 +5,14 @@ from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanage
 from dataclasses import replace
 from typing import BinaryIO
 
-from deployments.messages import SAMPLE_RATE, Priority, VadOptions
+from deployments.messages import SAMPLE_RATE, Priority, RecognitionOptions, VadOptions
 from serve_app.audio.decode import DecodeLimits, decode_blocks
 from serve_app.errors import InvalidParameter, Overloaded
+from serve_app.models import ServedModels
 from serve_app.pipeline.file import Checkpoints, FileJob, FileOptions, in_thread
 from serve_app.pipeline.finishing import Finisher
 from serve_app.pipeline.graph import Graph
+from serve_app.pipeline.hotwords import context_of
 from serve_app.pipeline.segments import SegmentLimits
 from serve_app.pipeline.speakers.channels import join_channels
 from serve_app.pipeline.speakers.types import SpeakerOptions, SpeakerTuning
@@ -32,7 +34,6 @@ BLOCK_SECONDS = 30
 BACKGROUND_BLOCK_SECONDS = 10
 """The same for jobs: what has begun is not interrupted, so it had better be short."""
 
-_LANGUAGES = {"zh": "zh", "chinese": "zh", "mandarin": "zh", "cmn": "zh", "en": "en", "english": "en"}
 _RETRY_AFTER_SECONDS = 2
 _END_SILENCE_MS = (100, 6000)
 
@@ -43,6 +44,7 @@ class Transcriber:
     def __init__(self, graph: Graph, settings: Settings, tuning: SpeakerTuning | None = None) -> None:
         """``tuning`` is what the speaker model says of voices; ``None``: what is right for most."""
         self._graph = graph
+        self.models = ServedModels(settings)
         self._knows_voices = has_speaker_model(settings)
         self._max_files = settings.max_concurrent_files
         self._active = 0
@@ -80,11 +82,13 @@ class Transcriber:
             self._active -= 1
 
     def check(self, options: TranscriptionOptions) -> TranscriptionOptions:
-        """``options`` with its language as a code, if they can be served.
+        """``options`` with the id of the model and the language as a code, if they can be served.
 
         Raises:
             InvalidParameter: naming what cannot.
+            ModelNotFound: there is no such model.
         """
+        model = self.models.find(options.model)
         silence, (shortest, longest) = options.end_silence_ms, _END_SILENCE_MS
         if silence is not None and not shortest <= silence <= longest:
             raise InvalidParameter(
@@ -93,7 +97,7 @@ class Transcriber:
             )
         if options.speakers is not None:
             self._check_speakers(options.speakers, options.channel)
-        return replace(options, language=_language_code(options.language))
+        return replace(options, model=model.id, language=model.code_of(options.language))
 
     def _check_speakers(self, speakers: SpeakerOptions, channel: int | None) -> None:
         if speakers.by_channel:
@@ -125,7 +129,7 @@ class Transcriber:
             in_flight: segments that may wait for recognition at once, in place of the setting.
 
         Raises:
-            InvalidParameter: the options cannot be served.
+            InvalidParameter, ModelNotFound: the options cannot be served.
         """
         options = self.check(options or TranscriptionOptions())
         if options.speakers is not None and options.speakers.by_channel:
@@ -171,11 +175,19 @@ class Transcriber:
             ),
             in_flight=in_flight or self._options.in_flight,
             priority=options.priority,
+            recognition=self._recognition(options),
             speakers=options.speakers,
         )
         async with aclosing(in_thread(blocks)) as decoded:
             job = FileJob(self._graph, file_options, checkpoints)
             yield FileTranscription(job, decoded, self._finisher, options)
+
+    def _recognition(self, options: TranscriptionOptions) -> RecognitionOptions:
+        model = self.models.find(options.model)
+        context = context_of(options.context, options.hotwords) if model.reads_context else ""
+        # Who spoke which word is told by when it was said.
+        word_times = options.word_times or options.speakers is not None
+        return RecognitionOptions(model.id, options.language, context, word_times)
 
     async def transcribe(self, source: BinaryIO, options: TranscriptionOptions | None = None) -> Transcript:
         """Transcribe a file to its end; arguments and errors as those of :meth:`open`.
@@ -189,15 +201,3 @@ class Transcriber:
 
 _NO_LIMIT_MS = 24 * 3600 * 1000
 """Detection does not cut long speech by itself: the planner does, where it is quietest."""
-
-
-def _language_code(language: str | None) -> str | None:
-    if language is None or language.lower() in ("", "auto"):
-        return None
-    code = _LANGUAGES.get(language.lower().replace("_", "-").split("-")[0])
-    if code is None:
-        raise InvalidParameter(
-            f"The language {language!r} is not one that the loaded model recognizes; it knows zh and en.",
-            "language",
-        )
-    return code

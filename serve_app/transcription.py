@@ -2,7 +2,8 @@
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, field, replace
 from typing import BinaryIO
@@ -27,6 +28,9 @@ class TranscriptionOptions:
         raw: how to read it if it is PCM without a header.
         channel: the channel to take (from 0); ``None``: the mean of all.
         hotwords: words to listen for, for models that can.
+        model: id or alias of a served model; ``""``: the default one.
+        context: plain text that helps, for models that read it.
+        word_times: whether the answer shows the times of words or sentences.
         end_silence_ms: silence after which speech counts as ended, in milliseconds; ``None``: the setting.
         speech_noise_threshold: see :class:`deployments.messages.VadOptions`.
         speakers: tell speakers apart, and how; ``None``: nobody asks who speaks.
@@ -38,6 +42,9 @@ class TranscriptionOptions:
     channel: int | None = None
     text: TextOptions = field(default_factory=TextOptions)
     hotwords: tuple[Hotword, ...] = ()
+    model: str = ""
+    context: str = ""
+    word_times: bool = True
     end_silence_ms: int | None = None
     speech_noise_threshold: float | None = None
     speakers: SpeakerOptions | None = None
@@ -49,8 +56,13 @@ class Transcription(ABC):
 
     def __init__(self, language: str | None) -> None:
         """``language`` (ISO 639-1) is what the client knows."""
-        self._language = language
+        self._named = language
         self._sentences: list[Sentence] = []
+
+    @property
+    def language(self) -> str | None:
+        """What the client knows, else what the model heard so far; ``None`` if neither tells."""
+        return self._named
 
     @property
     @abstractmethod
@@ -68,7 +80,7 @@ class Transcription(ABC):
         Who said them is known at the end only, if that is asked for: then sentences are also split where
         the speaker changes inside.
         """
-        return Transcript.of(self.seconds_decoded, self._sentences, self._language)
+        return Transcript.of(self.seconds_decoded, self._sentences, self.language)
 
     @abstractmethod
     def sentences(self) -> AsyncGenerator[Sentence, None]:
@@ -99,6 +111,10 @@ class FileTranscription(Transcription):
         self._text = options.text
 
     @property
+    def language(self) -> str | None:
+        return self._named or self._job.language
+
+    @property
     def seconds_decoded(self) -> float:
         return self._job.seconds_decoded
 
@@ -109,8 +125,9 @@ class FileTranscription(Transcription):
     async def sentences(self) -> AsyncGenerator[Sentence, None]:
         async with aclosing(self._job.sentences(self._blocks)) as recognized:
             async for sentence in recognized:
-                await self._finisher.prepare(self._text)
-                for finished in self._finisher.finish(sentence, self._text):
+                text = self._text.suited(self.language)
+                await self._finisher.prepare(text)
+                for finished in self._finisher.finish(sentence, text):
                     self._sentences.append(finished)
                     yield finished
         self._sentences = [*await self._job.with_speakers(self._sentences, self.so_far.language)]
@@ -141,6 +158,10 @@ class ChannelsTranscription(Transcription):
         self._parts: list[Transcription] = []
 
     @property
+    def language(self) -> str | None:
+        return self._named or most_spoken((part.language, part.so_far) for part in self._parts)
+
+    @property
     def seconds_decoded(self) -> float:
         return max((part.seconds_decoded for part in self._parts), default=0.0)
 
@@ -155,10 +176,20 @@ class ChannelsTranscription(Transcription):
             async with self._open(replace(self._options, channel=channel, speakers=None)) as part:
                 self._parts.append(part)
                 await part.transcript()
-        whole = join_channels([part.so_far for part in self._parts], self._tuning, self._language)
+        parts = [part.so_far for part in self._parts]
+        whole = join_channels(parts, self._tuning, self.language)
         self._sentences = [*whole.sentences]
         for sentence in self._sentences:
             yield sentence
+
+
+def most_spoken(channels: Iterable[tuple[str | None, Transcript]]) -> str | None:
+    """The language in which most words were said, of channels and what the model heard in each."""
+    words: Counter[str] = Counter()
+    for language, transcript in channels:
+        if language is not None:
+            words[language] += len(transcript.words)
+    return max(words, key=lambda code: words[code], default=None)
 
 
 def speaker_channels(info: AudioInfo) -> int:

@@ -20,6 +20,8 @@ _MODULES = {
     "ct-punc": "starter.punctuation",
     "ct-punc-realtime": "starter.punctuation_realtime",
     "campplus": "starter.campplus",
+    "qwen3-asr": "starter.qwen3_asr",
+    "qwen3-forced-aligner": "starter.qwen3_forced_aligner",
 }
 
 

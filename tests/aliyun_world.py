@@ -20,6 +20,7 @@ from deployments.messages import (
     Priority,
     PunctuatedBlock,
     Recognition,
+    RecognitionOptions,
     SpeechSpan,
     StreamStep,
     Token,
@@ -36,6 +37,7 @@ from serve_app.errors import DownloadFailed, NotFound
 from serve_app.fetching import Fetcher
 from serve_app.jobs.types import Job, JobError, JobSpec, JobStatus
 from serve_app.live import LiveService
+from serve_app.pipeline.graph import DEFAULT_RECOGNITION
 from serve_app.pipeline.types import Transcript
 from serve_app.services import Services
 from serve_app.settings import Settings
@@ -43,6 +45,7 @@ from serve_app.speakers.service import SpeakerService
 from serve_app.transcriber import Transcriber
 from tests import audio_files
 from tests.live_graph import samples_of
+from tests.stand_ins import NoGenerativeModel
 from tests.voices import by_tone, embedded
 
 PHRASES = {400: "北京的天气", 800: "喂你好吗", 1600: "嗯百分之五"}
@@ -61,7 +64,7 @@ def said(hz: int, rate: int = 16_000, seconds: float = 2.0, lead: float = 0.5) -
     return np.concatenate([quiet, audio_files.tone(seconds, rate, hz), quiet])
 
 
-class ToneGraph:
+class ToneGraph(NoGenerativeModel):
     """Hears tones; ``fault`` is raised instead. What it was asked is kept."""
 
     def __init__(self) -> None:
@@ -89,7 +92,13 @@ class ToneGraph:
         )
         return VadResult(spans, None, None if final else VadState((offset + end).to_bytes(8)))
 
-    async def transcribe(self, audio: AudioSlice, *, priority: Priority = Priority.REQUEST) -> Recognition:
+    async def transcribe(
+        self,
+        audio: AudioSlice,
+        *,
+        priority: Priority = Priority.REQUEST,
+        options: RecognitionOptions = DEFAULT_RECOGNITION,
+    ) -> Recognition:
         samples = samples_of(audio).astype(np.int32)
         spectrum = np.abs(np.fft.rfft(samples))
         hz = int(np.argmax(spectrum)) * 16_000 / len(samples)
@@ -206,7 +215,8 @@ class World:
 def build(chosen: Settings) -> tuple[FastAPI, World]:
     """The routers of Aliyun's and FunASR's HTTP protocols over a :class:`ToneGraph`."""
     graph, fetcher, jobs = ToneGraph(), MemoryFetcher(), MemoryJobs()
-    states = {"Vad": "READY", "Paraformer": "READY", "ParaformerStreaming": "READY"}
+    names = ("Vad", "Paraformer", "ParaformerStreaming", "Qwen3ASR")
+    states = dict.fromkeys(names, "READY")
 
     async def readiness() -> dict[str, str]:
         return states

@@ -1,6 +1,7 @@
 """Fixtures that several test modules share: the live server, the samples, a private temp directory."""
 
 import json
+import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ ROOT = Path(__file__).parent.parent
 REACHABLE = {"ALLOW_PRIVATE_URLS": "127.0.0.2"}
 """One private address that the live server may fetch from; it stands for the internet."""
 SAMPLES = ROOT / "samples"
+RAY_ACCESS = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+"""How the cluster of the live server is reached from outside: by a key of this run."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -54,7 +57,13 @@ def server(tmp_path_factory: pytest.TempPathFactory, server_temp: Path) -> Itera
     log = tmp_path_factory.mktemp("server") / "server.log"
     with live_server(
         log,
-        env={"TMPDIR": str(server_temp), "RAY_TMPDIR": "/tmp", "MAX_AUDIO_SIZE": "20MB", **REACHABLE},
+        env={
+            "TMPDIR": str(server_temp),
+            "RAY_TMPDIR": "/tmp",
+            "MAX_AUDIO_SIZE": "20MB",
+            **REACHABLE,
+            **RAY_ACCESS,
+        },
         edge=True,
     ) as running:
         yield running

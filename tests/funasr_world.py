@@ -27,6 +27,7 @@ from deployments.messages import (
     Priority,
     PunctuatedBlock,
     Recognition,
+    RecognitionOptions,
     SpeechSpan,
     StreamStep,
     Token,
@@ -40,6 +41,7 @@ from serve_app.api.funasr.router import funasr_router
 from serve_app.api.funasr.utterance import Recognizers
 from serve_app.errors import AsrError
 from serve_app.live import LiveService
+from serve_app.pipeline.graph import DEFAULT_RECOGNITION
 from serve_app.pipeline.live.events import (
     Cause,
     Finished,
@@ -56,6 +58,7 @@ from serve_app.pipeline.types import TimedWord
 from serve_app.settings import Settings
 from serve_app.speakers.service import SpeakerService
 from serve_app.transcriber import Transcriber
+from tests.stand_ins import NoGenerativeModel
 from tests.voices import one_voice
 
 RATE = 16_000
@@ -100,7 +103,7 @@ class World:
         self.gate.set()
 
 
-class ReadingGraph:
+class ReadingGraph(NoGenerativeModel):
     """Implements :class:`serve_app.pipeline.graph.LiveGraph`, as far as files need it."""
 
     def __init__(self, world: World) -> None:
@@ -119,7 +122,13 @@ class ReadingGraph:
         spans = (SpeechSpan(begin_ms, end_ms),) if spoken else ()
         return VadResult(spans, None, None if final else VadState(b"%d" % (before + piece.end)))
 
-    async def transcribe(self, audio: AudioSlice, *, priority: Priority = Priority.REQUEST) -> Recognition:
+    async def transcribe(
+        self,
+        audio: AudioSlice,
+        *,
+        priority: Priority = Priority.REQUEST,
+        options: RecognitionOptions = DEFAULT_RECOGNITION,
+    ) -> Recognition:
         await self._world.gate.wait()
         if self._world.fault:
             raise self._world.fault

@@ -18,6 +18,7 @@ from deployments.messages import (
     AudioSlice,
     Priority,
     Recognition,
+    RecognitionOptions,
     SpeechSpan,
     VadOptions,
     VadResult,
@@ -25,6 +26,7 @@ from deployments.messages import (
     Word,
 )
 from serve_app.http import create_app
+from serve_app.pipeline.graph import DEFAULT_RECOGNITION
 from serve_app.settings import Settings
 from tests.test_http_app import SilentGraph
 
@@ -55,7 +57,13 @@ class TalkingGraph(SilentGraph):
         spans = (SpeechSpan(0, end),) if final and end else ()
         return VadResult(spans, None if final else 0, None if final else VadState(b"%d" % end))
 
-    async def transcribe(self, audio: AudioSlice, *, priority: Priority = Priority.REQUEST) -> Recognition:
+    async def transcribe(
+        self,
+        audio: AudioSlice,
+        *,
+        priority: Priority = Priority.REQUEST,
+        options: RecognitionOptions = DEFAULT_RECOGNITION,
+    ) -> Recognition:
         step = max(1, int(audio.seconds * 1000) // len(_WORDS))
         return Recognition(tuple(Word(text, step * i, step * (i + 1), -0.1) for i, text in enumerate(_WORDS)))
 

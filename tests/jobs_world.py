@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from sqlalchemy.exc import OperationalError
 
-from deployments.messages import AudioSlice, Priority, Recognition
+from deployments.messages import AudioSlice, Priority, Recognition, RecognitionOptions
 from serve_app.fetching import Fetcher
 from serve_app.jobs.database import Database, database_url
 from serve_app.jobs.lease import Lease, Progress
@@ -23,6 +23,7 @@ from serve_app.jobs.service import DatabaseJobs, retention_seconds, spool_dir
 from serve_app.jobs.spool import Spool
 from serve_app.jobs.types import Job, JobError, JobSpec, JobStatus
 from serve_app.jobs.worker import Worker
+from serve_app.pipeline.graph import DEFAULT_RECOGNITION
 from serve_app.pipeline.types import Sentence
 from serve_app.settings import Settings
 from serve_app.speakers.service import SpeakerService
@@ -56,14 +57,20 @@ class CountingGraph(ToneGraph):
         self.gate.set()
         self.faults: list[Exception] = []
 
-    async def transcribe(self, audio: AudioSlice, *, priority: Priority = Priority.REQUEST) -> Recognition:
+    async def transcribe(
+        self,
+        audio: AudioSlice,
+        *,
+        priority: Priority = Priority.REQUEST,
+        options: RecognitionOptions = DEFAULT_RECOGNITION,
+    ) -> Recognition:
         self.priorities.add(priority)
         await self.gate.wait()
         if self.faults:
             raise self.faults.pop(0)
         samples = samples_of(audio)
         self.recognized[int(samples[samples != 0][0]) // MARK] += 1
-        return await super().transcribe(audio, priority=priority)
+        return await super().transcribe(audio, priority=priority, options=options)
 
 
 class MortalQueue(JobQueue):
@@ -92,9 +99,11 @@ class MortalQueue(JobQueue):
         self._live()
         super().replace(lease, channel, sentences)
 
-    def join(self, lease: Lease, duration: float, sentences: Sequence[Sentence]) -> None:
+    def join(
+        self, lease: Lease, duration: float, language: str | None, sentences: Sequence[Sentence]
+    ) -> None:
         self._live()
-        super().join(lease, duration, sentences)
+        super().join(lease, duration, language, sentences)
 
     def finish(self, lease: Lease, error: JobError | None = None) -> None:
         self._live()

@@ -32,6 +32,7 @@ from deployments.messages import (
     Priority,
     PunctuatedBlock,
     Recognition,
+    RecognitionOptions,
     SpeechSpan,
     StreamStep,
     Token,
@@ -40,7 +41,8 @@ from deployments.messages import (
     VadState,
     Word,
 )
-from serve_app.pipeline.graph import StreamLost
+from serve_app.pipeline.graph import DEFAULT_RECOGNITION, StreamLost
+from tests.stand_ins import NoGenerativeModel
 from tests.voices import by_level, embedded
 
 MODELS = Path(__file__).parent.parent / "models" / "starter"
@@ -68,7 +70,7 @@ def in_blocks(engine: VadEngine, samples: Pcm, block: int, first: VadBlock) -> l
     return results
 
 
-class EngineGraph:
+class EngineGraph(NoGenerativeModel):
     """A :class:`~serve_app.pipeline.graph.LiveGraph` over engines, which run on one thread.
 
     ``streams`` holds the state of every stream that has neither ended nor been dropped.
@@ -107,7 +109,13 @@ class EngineGraph:
         first = VadBlock(samples, state, final, options)
         return await self._in_thread(lambda: in_blocks(self.vad, samples, block, first))
 
-    async def transcribe(self, audio: AudioSlice, *, priority: Priority = Priority.REQUEST) -> Recognition:
+    async def transcribe(
+        self,
+        audio: AudioSlice,
+        *,
+        priority: Priority = Priority.REQUEST,
+        options: RecognitionOptions = DEFAULT_RECOGNITION,
+    ) -> Recognition:
         return (await self._in_thread(lambda: self.offline.transcribe([samples_of(audio)])))[0]
 
     async def embed(
@@ -165,7 +173,7 @@ class _Heard:
     loud: int = 0
 
 
-class ToneGraph:
+class ToneGraph(NoGenerativeModel):
     """Takes non-zero samples for speech, and each run of one level for a character.
 
     Level 1 000 is 丁 (U+4E01), 2 000 丂, and so on; so text proves which audio reached which model.
@@ -232,7 +240,13 @@ class ToneGraph:
         open_begin = heard.begin * 10 if heard.begin >= 0 else None
         return VadResult(tuple(spans), open_begin, None if final else VadState(pickle.dumps(heard)))
 
-    async def transcribe(self, audio: AudioSlice, *, priority: Priority = Priority.REQUEST) -> Recognition:
+    async def transcribe(
+        self,
+        audio: AudioSlice,
+        *,
+        priority: Priority = Priority.REQUEST,
+        options: RecognitionOptions = DEFAULT_RECOGNITION,
+    ) -> Recognition:
         async with self._call("transcribe"):
             samples = samples_of(audio)
             return Recognition(tuple(Word(*self._tone(samples, at)) for at in self._tones(samples)))

@@ -14,13 +14,14 @@ from deployments.messages import (
     Priority,
     PunctuatedBlock,
     Recognition,
+    RecognitionOptions,
     StreamStep,
     Token,
     VadOptions,
     VadResult,
     VadState,
 )
-from serve_app.pipeline.graph import LiveGraph
+from serve_app.pipeline.graph import DEFAULT_RECOGNITION, LiveGraph
 from serve_app.pipeline.live.events import (
     Finished,
     LiveEvent,
@@ -148,9 +149,15 @@ class Blocked(ToneGraph):
         await self._wait("detect_live")
         return await super().detect_live(samples, block, state, final, options)
 
-    async def transcribe(self, audio: AudioSlice, *, priority: Priority = Priority.REQUEST) -> Recognition:
+    async def transcribe(
+        self,
+        audio: AudioSlice,
+        *,
+        priority: Priority = Priority.REQUEST,
+        options: RecognitionOptions = DEFAULT_RECOGNITION,
+    ) -> Recognition:
         await self._wait("transcribe")
-        return await super().transcribe(audio, priority=priority)
+        return await super().transcribe(audio, priority=priority, options=options)
 
     async def stream(self, step: StreamStep) -> tuple[Token, ...]:
         await self._wait("stream")

@@ -17,12 +17,14 @@ from deployments.messages import (
     Embeddings,
     Priority,
     Recognition,
+    RecognitionOptions,
     VadOptions,
     VadResult,
     VadState,
     Word,
 )
 from serve_app.http import create_app
+from serve_app.pipeline.graph import DEFAULT_RECOGNITION
 from serve_app.settings import Settings
 from tests import audio_files
 from tests.test_file_pipeline import ToneGraph, samples_of
@@ -82,7 +84,13 @@ class ScriptedGraph(SilentGraph):
         await super().detect(audio, state, final, options)
         return await self._tones.detect(audio, state, final, options)
 
-    async def transcribe(self, audio: AudioSlice, *, priority: Priority = Priority.REQUEST) -> Recognition:
+    async def transcribe(
+        self,
+        audio: AudioSlice,
+        *,
+        priority: Priority = Priority.REQUEST,
+        options: RecognitionOptions = DEFAULT_RECOGNITION,
+    ) -> Recognition:
         number = int(samples_of(audio).max()) // _STEP - 1
         try:
             if number in self.gates:

@@ -19,12 +19,13 @@ from deployments.messages import (
     Pcm,
     Priority,
     Recognition,
+    RecognitionOptions,
     VadOptions,
     VadResult,
     VadState,
 )
 from serve_app.http import create_app
-from serve_app.pipeline.graph import LiveGraph
+from serve_app.pipeline.graph import DEFAULT_RECOGNITION, LiveGraph
 from serve_app.settings import Settings
 from tests.live_graph import ToneGraph
 
@@ -55,11 +56,17 @@ class HearingGraph(ToneGraph):
         self.vad_options.append(options)
         return await super().detect_live(samples, block, state, final, options)
 
-    async def transcribe(self, audio: AudioSlice, *, priority: Priority = Priority.REQUEST) -> Recognition:
+    async def transcribe(
+        self,
+        audio: AudioSlice,
+        *,
+        priority: Priority = Priority.REQUEST,
+        options: RecognitionOptions = DEFAULT_RECOGNITION,
+    ) -> Recognition:
         await self.gate.wait()
         if self.fault is not None:
             raise self.fault
-        heard = await super().transcribe(audio, priority=priority)
+        heard = await super().transcribe(audio, priority=priority, options=options)
         return Recognition(tuple(replace(word, log_prob=-0.25) for word in heard.words))
 
 

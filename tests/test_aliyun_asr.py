@@ -207,7 +207,7 @@ async def test_audio_by_address(method: str) -> None:
     assert response.json()["result"] == BARE[400]
 
 
-@pytest.mark.parametrize("model", ["paraformer-starter", "paraformer-large", "default", ""])
+@pytest.mark.parametrize("model", ["paraformer-starter", "paraformer-large", "qwen3-asr", "default", ""])
 async def test_names_of_the_model(model: str) -> None:
     async with world() as here:
         assert (await asr(here, query=f"model_id={model}")).status_code == 200
@@ -239,7 +239,7 @@ ERRORS: list[tuple[int, int, str, str, bytes, str, dict[str, str]]] = [
     (400, 40000002, "INVALID_MESSAGE", "Gateway:MESSAGE_INVALID:音频数据为空", b"", "", {}),
     (400, 40000003, "INVALID_PARAMETER", "Gateway:PARAMETER_INVALID:", WAV, "sample_rate=fast", {}),
     (400, 40000003, "INVALID_PARAMETER", "Gateway:PARAMETER_INVALID:", WAV, "disfluency=perhaps", {}),
-    (400, 40000003, "INVALID_PARAMETER", "Gateway:PARAMETER_INVALID:", WAV, "model_id=qwen3-asr-1.7b", {}),
+    (400, 40000003, "INVALID_PARAMETER", "Gateway:PARAMETER_INVALID:", WAV, "model_id=whisper-1", {}),
     (400, 40000003, "INVALID_PARAMETER", "Gateway:PARAMETER_INVALID:", WAV, "vocabulary_id=%3D%3Ex", {}),
     (400, 40000003, "INVALID_PARAMETER", "Gateway:PARAMETER_INVALID:", WAV, "vocabulary_id=" + "a" * 513, {}),
     (400, 40000003, "INVALID_PARAMETER", "Gateway:PARAMETER_INVALID:", WAV, "speech_noise_threshold=2", {}),
@@ -418,22 +418,26 @@ async def test_models_have_the_fields_of_both_generations() -> None:
         body = (await here.client.get(f"{URL}/models")).json()
         here.states["Paraformer"] = "UPDATING"
         later = (await here.client.get(f"{URL}/models")).json()
-    (model,), (entry,) = body["models"], body["declared_entries"]
+    (model, other), (entry, _) = body["models"], body["declared_entries"]
     assert model.keys() == {
         *("id", "name", "engine", "description", "languages", "default", "loaded", "supports_realtime"),
         *("offline_model", "realtime_model", "asr_model_mode"),
     }
     assert entry.keys() == model.keys() - {"loaded", "asr_model_mode"} | {"kind"}
     assert model["offline_model"] == {"path": "models/starter/paraformer", "exists": True}
-    assert (body["total"], body["loaded_count"], body["declared_count"]) == (1, 1, 1)
+    assert (body["total"], body["loaded_count"], body["declared_count"]) == (2, 2, 2)
+    assert other.keys() == model.keys()
+    assert (other["id"], other["engine"], other["default"]) == ("qwen3-asr-starter", "qwen3", False)
+    assert len(other["languages"]) == 30
+    assert other["offline_model"]["path"] == "models/starter/qwen3-asr"
     assert body["asr_model_mode"] == "all"
     assert body["runtime"] == {
-        "loaded_model_ids": ["paraformer-starter"],
-        "loaded_count": 1,
+        "loaded_model_ids": ["paraformer-starter", "qwen3-asr-starter"],
+        "loaded_count": 2,
         "default_offline_model_id": "paraformer-starter",
     }
-    assert (later["models"][0]["loaded"], later["loaded_count"]) == (False, 0)
-    assert later["runtime"]["loaded_model_ids"] == []
+    assert (later["models"][0]["loaded"], later["loaded_count"]) == (False, 1)
+    assert later["runtime"]["loaded_model_ids"] == ["qwen3-asr-starter"]
 
 
 async def test_health_tells_what_is_true() -> None:
@@ -447,7 +451,7 @@ async def test_health_tells_what_is_true() -> None:
         "model_loaded": True,
         "device": "cpu",
         "message": "All models are ready.",
-        "loaded_models": ["paraformer-starter"],
+        "loaded_models": ["paraformer-starter", "qwen3-asr-starter"],
         "memory_usage": None,
     }
     assert later.status_code == 200

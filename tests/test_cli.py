@@ -39,6 +39,7 @@ class Stub:
         self.app.get("/v1/models")(self.models)
         self.url = ""
         self.asked: tuple[str, str, str] | None = None
+        self.model = ""
 
     def transcribe(
         self,
@@ -52,6 +53,7 @@ class Stub:
     ) -> Response:
         name = str(file.filename)
         self.asked = (response_format, enable_speaker_diarization, num_speakers)
+        self.model = model
         self.attempts[name] = self.attempts.get(name, 0) + 1
         self.now += 1
         self.most_at_once = max(self.most_at_once, self.now)
@@ -100,6 +102,13 @@ def test_one_file_goes_to_standard_output(stub: Stub, audio: Path) -> None:
     result = runner.invoke(app, ["transcribe", str(audio / "b.wav"), "--url", stub.url, "--language", "zh"])
     assert result.exit_code == 0, result.output
     assert result.stdout == "b.wav 300000 text zh none\n"
+
+
+@pytest.mark.parametrize(("options", "model"), [([], "default"), (["--model", "qwen3-asr"], "qwen3-asr")])
+def test_the_model_may_be_chosen(stub: Stub, audio: Path, options: list[str], model: str) -> None:
+    result = runner.invoke(app, ["transcribe", str(audio / "b.wav"), "--url", stub.url, *options])
+    assert result.exit_code == 0, result.output
+    assert stub.model == model
 
 
 def test_several_files_come_named_and_in_order(stub: Stub, audio: Path) -> None:

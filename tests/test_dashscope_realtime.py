@@ -49,7 +49,7 @@ def graph() -> HearingGraph:
 
 @pytest.fixture
 async def url(graph: HearingGraph) -> AsyncIterator[str]:
-    async with nls_server(graph) as address:
+    async with nls_server(graph, qwen3_model="none") as address:
         yield address
         assert await sessions_of(address) == 0
         assert graph.streams == {}
@@ -366,7 +366,7 @@ async def test_damaged_audio(url: str) -> None:
 
 
 async def test_more_sessions_than_there_may_be(graph: HearingGraph) -> None:
-    async with nls_server(graph, max_live_sessions=1) as url:
+    async with nls_server(graph, max_live_sessions=1, qwen3_model="none") as url:
         async with dashscope(url, PATH) as first, dashscope(url, PATH) as second:
             await first.send(append(ONE.tobytes()))
             await first.until(f"{TRANSCRIPTION}.text")
@@ -378,7 +378,7 @@ async def test_more_sessions_than_there_may_be(graph: HearingGraph) -> None:
 
 
 async def test_idle_clients_are_told_and_closed(graph: HearingGraph) -> None:
-    async with nls_server(graph, live_idle_timeout_sec=0.3) as url:
+    async with nls_server(graph, live_idle_timeout_sec=0.3, qwen3_model="none") as url:
         async with dashscope(url, PATH) as client:
             await client.send(append(ONE.tobytes()))
             events, closed = await client.closed()

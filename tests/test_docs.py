@@ -62,6 +62,7 @@ CLIENTS = [
     ("/stream/v1/FlashRecognizer", "test_aliyun_server.py::test_examples_of_the_document"),
     ("host:8000", "test_urls_server.py::test_file_transcription"),
     ("/api-ws/v1/inference", "test_dashscope_server.py::test_the_sdk_recognizes_live_audio"),
+    ("/ws/v1/asr/qwen", "test_qwen_server.py::test_every_sample_as_fast_as_possible"),
     (":10095", "test_edge_server.py::test_funasrs_own_client_needs_no_options"),
     ("/recognition", "test_urls_server.py::test_small_servers_of_funasr"),
     ("host:8000", "test_aliyun_server.py::test_the_pieces_are_wired_together"),
@@ -243,7 +244,7 @@ def test_settings_are_documented_with_their_defaults(readme: Path, name: str) ->
 
 @pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
 def test_no_unknown_setting_is_documented(readme: Path) -> None:
-    named = set(re.findall(r"^\| `([A-Z_]{4,})` \|", readme.read_text(encoding="utf-8"), re.MULTILINE))
+    named = set(re.findall(r"^\| `([A-Z0-9_]{4,})` \|", readme.read_text(encoding="utf-8"), re.MULTILINE))
     assert named == {name.upper() for name in Settings.model_fields}
 
 

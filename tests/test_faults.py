@@ -14,9 +14,19 @@ from tests.conftest import Sample
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 
-@pytest.mark.parametrize("deployment", ["Vad", "Paraformer", "Punctuation", "SpeakerEmbedding"])
+@pytest.mark.parametrize(
+    ("deployment", "model"),
+    [
+        ("Vad", "paraformer"),
+        ("Paraformer", "paraformer"),
+        ("Punctuation", "paraformer"),
+        ("SpeakerEmbedding", "paraformer"),
+        ("Qwen3ASR", "qwen3-asr"),
+        ("Qwen3Aligner", "qwen3-asr"),
+    ],
+)
 def test_a_killed_replica_loses_no_request(
-    server: LiveServer, samples: list[Sample], deployment: str
+    server: LiveServer, samples: list[Sample], deployment: str, model: str
 ) -> None:
     stop = threading.Event()
     failures: list[str] = []
@@ -26,12 +36,19 @@ def test_a_killed_replica_loses_no_request(
         nonlocal done
         sample = samples[index % len(samples)]
         content = sample.path.read_bytes()
-        speakers = {"response_format": "verbose_json", "enable_speaker_diarization": "true"}
+        fields = {
+            "model": model,
+            "response_format": "verbose_json",
+            "enable_speaker_diarization": "true",
+        }
         while not stop.is_set():
             response = httpx.post(
-                server.url + "/v1/audio/transcriptions", data=speakers, files={"file": content}, timeout=120
+                server.url + "/v1/audio/transcriptions", data=fields, files={"file": content}, timeout=120
             )
-            if response.status_code != 200 or response.json()["text"] != sample.written:
+            told = response.json().get("text")
+            # The starter Qwen3-ASR makes mistakes, and where two tokens are as likely, rounding decides.
+            good = told == sample.written if model == "paraformer" else bool(told)
+            if response.status_code != 200 or not good:
                 failures.append(response.text)
             done += 1
 

@@ -9,9 +9,19 @@ import numpy as np
 import pytest
 
 from deployments.engines.base import SAMPLE_RATE, SpeechSpan, VadOptions, VadResult, VadState
-from deployments.messages import AudioPiece, AudioSlice, Embeddings, Pcm, Priority, Recognition, Word
+from deployments.messages import (
+    AudioPiece,
+    AudioSlice,
+    Embeddings,
+    Pcm,
+    Priority,
+    Recognition,
+    RecognitionOptions,
+    Word,
+)
 from serve_app.errors import InvalidAudio, UpstreamLost
 from serve_app.pipeline.file import FileJob, FileOptions, in_thread
+from serve_app.pipeline.graph import DEFAULT_RECOGNITION
 from tests.voices import by_level, embedded
 
 MARK = 1000
@@ -48,7 +58,13 @@ class ToneGraph:
         spans = [span for span in spans if span.end_ms * SAMPLE_RATE // 1000 >= len(heard)]
         return VadResult(tuple(spans), open_begin, None if final else VadState(whole.tobytes()))
 
-    async def transcribe(self, audio: AudioSlice, *, priority: Priority = Priority.REQUEST) -> Recognition:
+    async def transcribe(
+        self,
+        audio: AudioSlice,
+        *,
+        priority: Priority = Priority.REQUEST,
+        options: RecognitionOptions = DEFAULT_RECOGNITION,
+    ) -> Recognition:
         self.running += 1
         self.most_running = max(self.most_running, self.running)
         if self.running == 5:
@@ -179,11 +195,15 @@ async def stop_early(blocks: AsyncIterator[Pcm], graph: ToneGraph) -> AsyncItera
 async def test_a_fault_of_a_model_is_raised_and_cancels_the_rest() -> None:
     class Lost(ToneGraph):
         async def transcribe(
-            self, audio: AudioSlice, *, priority: Priority = Priority.REQUEST
+            self,
+            audio: AudioSlice,
+            *,
+            priority: Priority = Priority.REQUEST,
+            options: RecognitionOptions = DEFAULT_RECOGNITION,
         ) -> Recognition:
             if samples_of(audio)[0] == 3 * MARK:
                 raise UpstreamLost("gone")
-            return await super().transcribe(audio, priority=priority)
+            return await super().transcribe(audio, priority=priority, options=options)
 
     graph = Lost(delay=0.05)
     audio = recording([1, 2, 3, 4, 5, 6, 7], pause=4)

@@ -103,13 +103,14 @@ async def test_the_upload_to_the_root_gets_the_offline_reply() -> None:
 @pytest.mark.parametrize("ready", [True, False])
 async def test_health(ready: bool) -> None:
     async with world(device="cpu", api_key="key") as here:
-        here.states["Paraformer"] = "READY" if ready else "UPDATING"
+        for name in ("Paraformer", "Qwen3ASR"):
+            here.states[name] = "READY" if ready else "UPDATING"
         response = await here.client.get("/health")
     assert response.status_code == (200 if ready else 503)
     assert response.json() == {
         "status": "ok" if ready else "not ready",
         "device": "cpu",
-        "models_loaded": ["paraformer-starter"] if ready else [],
+        "models_loaded": ["paraformer-starter", "qwen3-asr-starter"] if ready else [],
     }
 
 

@@ -17,6 +17,7 @@ from deployments.messages import (
     Priority,
     PunctuatedBlock,
     Recognition,
+    RecognitionOptions,
     StreamStep,
     Token,
     VadOptions,
@@ -25,14 +26,16 @@ from deployments.messages import (
 )
 from serve_app.errors import UpstreamLost
 from serve_app.http import create_app
+from serve_app.pipeline.graph import DEFAULT_RECOGNITION
 from serve_app.settings import Settings
 from tests import audio_files
+from tests.stand_ins import NoGenerativeModel
 from tests.voices import one_voice
 
 WAV = audio_files.wav(np.full(16_000, 0.1, np.float32), 16_000)
 
 
-class SilentGraph:
+class SilentGraph(NoGenerativeModel):
     """Hears nothing in any recording; ``gate`` holds it up, ``fault`` is raised instead."""
 
     def __init__(self) -> None:
@@ -53,7 +56,13 @@ class SilentGraph:
             raise self.fault
         return VadResult((), None, None if final else VadState(b""))
 
-    async def transcribe(self, audio: AudioSlice, *, priority: Priority = Priority.REQUEST) -> Recognition:
+    async def transcribe(
+        self,
+        audio: AudioSlice,
+        *,
+        priority: Priority = Priority.REQUEST,
+        options: RecognitionOptions = DEFAULT_RECOGNITION,
+    ) -> Recognition:
         return Recognition()
 
     async def embed(

@@ -50,6 +50,7 @@ class World:
     def server(self, name: str) -> AbstractContextManager[LiveServer]:
         env = {
             "SPEAKER_MODEL": "none",
+            "QWEN3_MODEL": "none",
             "RAY_TMPDIR": "/tmp",
             "PRECISION": "fp32",
             "MERGE_SEGMENT_SEC": "0",

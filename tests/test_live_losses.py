@@ -12,6 +12,7 @@ from deployments.messages import (
     Pcm,
     Priority,
     Recognition,
+    RecognitionOptions,
     StreamStep,
     Token,
     VadOptions,
@@ -19,7 +20,7 @@ from deployments.messages import (
     VadState,
 )
 from serve_app.errors import AsrError, Internal, Overloaded, UpstreamLost
-from serve_app.pipeline.graph import StreamLost
+from serve_app.pipeline.graph import DEFAULT_RECOGNITION, StreamLost
 from serve_app.pipeline.live.events import LiveEvent, LiveOptions, SentenceFinal, SpeechStarted
 from serve_app.pipeline.live.session import LiveSession
 from tests.live_graph import ToneGraph
@@ -136,12 +137,18 @@ class Failing(ToneGraph):
         self._error = error
         self._left = 1
 
-    async def transcribe(self, audio: AudioSlice, *, priority: Priority = Priority.REQUEST) -> Recognition:
+    async def transcribe(
+        self,
+        audio: AudioSlice,
+        *,
+        priority: Priority = Priority.REQUEST,
+        options: RecognitionOptions = DEFAULT_RECOGNITION,
+    ) -> Recognition:
         if self._kind == "transcribe":
             if not self._left:
                 raise self._error
             self._left -= 1
-        return await super().transcribe(audio, priority=priority)
+        return await super().transcribe(audio, priority=priority, options=options)
 
     async def detect_live(
         self, samples: Pcm, block: int, state: VadState | None, final: bool, options: VadOptions

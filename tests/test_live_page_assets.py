@@ -34,7 +34,7 @@ def test_page_and_assets_are_served_under_a_strict_policy(scripted: ScriptedServ
             part.split(maxsplit=1) for part in answer.headers["content-security-policy"].split("; ")
         )
         assert policy["default-src"] == "'self'"
-        assert policy["connect-src"] == "ws: wss:"
+        assert policy["connect-src"] == "'self' ws: wss:"
         assert "unsafe" not in str(policy)
         if method == "GET":
             assert answer.content == asset.read_bytes()

@@ -4,6 +4,7 @@ import asyncio
 import re
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,28 +13,31 @@ import pytest
 import soundfile
 from selenium.webdriver import Chrome, Keys
 from selenium.webdriver.common.by import By
+from selenium.webdriver.support.select import Select
 
 from tests.conftest import Sample
+from tests.generative_graph import WritingGraph
+from tests.live_graph import ToneGraph
 from tests.live_page import SPOKEN, LivePage, Row, needs_browser
 from tests.live_sessions import PAUSE, tones
 from tests.realtime_world import HearingGraph, realtime_server
 
 pytest_plugins = ["tests.live_page_fixtures"]
 
-PROTOCOLS = ("funasr", "nls", "openai", "dashscope")
+PROTOCOLS = ("funasr", "nls", "openai", "qwen", "dashscope")
 KEY = "right-key"
 ROWS = [Row("丁丂七，", 0, 1000, False), Row("丄丅。", 2000, 2700, False)]
 """What is told of :func:`recording`: a sentence that a pause ends, and one that the end of the audio does."""
 
 
-@pytest.fixture(scope="module")
-def guarded() -> Iterator[str]:
-    """The whole application over models that hear levels, with a key; its address."""
+@contextmanager
+def served(graph: ToneGraph, **settings: Any) -> Iterator[str]:
+    """The whole application over models that hear levels, in a thread of its own; its address."""
     loop, over, ready = asyncio.new_event_loop(), asyncio.Event(), threading.Event()
     address: list[str] = []
 
     async def serve() -> None:
-        async with realtime_server(HearingGraph(), api_key=KEY) as url:
+        async with realtime_server(graph, **settings) as url:
             address.append(url)
             ready.set()
             await over.wait()
@@ -47,6 +51,12 @@ def guarded() -> Iterator[str]:
         loop.call_soon_threadsafe(over.set)
         thread.join(10)
         loop.close()
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[str]:
+    with served(HearingGraph(), api_key=KEY) as url:
+        yield url
 
 
 def recording(folder: Path, name: str = "tones.wav") -> Path:
@@ -83,10 +93,42 @@ def test_text_times_subtitles_and_copy(
 
 
 @needs_browser
+def test_the_model_is_chosen_among_those_of_the_server(driver: Chrome, tmp_path: Path) -> None:
+    graph = WritingGraph()
+    with served(graph) as url:
+        page = LivePage(driver, url)
+        names = ["paraformer-starter", "qwen3-asr-starter"]
+
+        def listed() -> list[str | None]:
+            return [option.get_attribute("value") for option in Select(page["model"]).options]
+
+        page.wait(lambda: listed() == ["", *names])
+        page.choose_file(recording(tmp_path), fast=True)
+        for protocol in ("funasr", "nls", "openai", "dashscope"):
+            for name in names:
+                page.speak(protocol)
+                Select(page["model"]).select_by_value(name)
+                page.press("start")
+                page.finish()
+                assert {options.model for options in graph.finals} == {name}, protocol
+                graph.finals.clear()
+        driver.refresh()
+        page.wait(lambda: page["model"].get_attribute("value") == names[1])
+        page.speak("qwen")
+        assert not page["model-field"].is_displayed()
+        page.choose_file(recording(tmp_path))
+        page.press("start")
+        page.finish()
+        assert [row.text for row in page.rows] == ["丁丂七。", "丄丅。"]
+        assert page.problems == []
+
+
+@needs_browser
 @pytest.mark.parametrize(
     ("protocol", "fault", "says"),
     [
         ("nls", "serverError", "'wrong' is invalid"),
+        ("qwen", "serverError", "API key that was sent is not a valid one"),
         ("openai", "unreachable", "/v1/realtime"),
         ("dashscope", "unreachable", "/api-ws/v1/inference"),
     ],

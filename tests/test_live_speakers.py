@@ -8,9 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from deployments.messages import AudioSlice, Embeddings, Pcm, Priority, Recognition
+from deployments.messages import AudioSlice, Embeddings, Pcm, Priority, Recognition, RecognitionOptions
 from serve_app.errors import AsrError, Overloaded, UpstreamLost
 from serve_app.live import LiveService
+from serve_app.pipeline.graph import DEFAULT_RECOGNITION
 from serve_app.pipeline.live import voices
 from serve_app.pipeline.live.events import LiveEvent, LiveOptions, SentenceFinal, SpeakersMerged
 from serve_app.pipeline.live.session import LiveSession
@@ -85,12 +86,16 @@ async def test_a_sentence_is_recognized_while_its_voice_is_taken(first: str) -> 
         """Neither is through before both have begun."""
 
         async def transcribe(
-            self, audio: AudioSlice, *, priority: Priority = Priority.REQUEST
+            self,
+            audio: AudioSlice,
+            *,
+            priority: Priority = Priority.REQUEST,
+            options: RecognitionOptions = DEFAULT_RECOGNITION,
         ) -> Recognition:
             self.gate.set()
             if first == "embed":
                 await self.was_asked.wait()
-            return await super().transcribe(audio, priority=priority)
+            return await super().transcribe(audio, priority=priority, options=options)
 
     graph = Meeting()
     graph.gate.clear()

@@ -17,7 +17,7 @@ from tests.nls_clients import nls, status_of, text_of
 async def test_live_clients_hear_the_rest_and_a_goodbye(tmp_path: Path, samples: list[Sample]) -> None:
     sample = next(sample for sample in samples if sample.path.name == "home.wav")
     audio = recording([sample.path])
-    environment = {"EDGE_GRACE_SEC": "1", "SPEAKER_MODEL": "none"}
+    environment = {"EDGE_GRACE_SEC": "1", "SPEAKER_MODEL": "none", "QWEN3_MODEL": "none"}
     with live_server(tmp_path / "log", env=environment, edge=True) as server:
         url = server.url.replace("http", "ws", 1)
         async with connected(url + "/") as funasr, nls(url) as aliyun:

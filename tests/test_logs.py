@@ -106,6 +106,7 @@ def use_everything(server: LiveServer, storage: str) -> None:
 def test_no_log_holds_a_key_an_address_or_a_text(ray_logs: Path, storage: str, tmp_path: Path) -> None:
     env = {
         "SPEAKER_MODEL": "none",
+        "QWEN3_MODEL": "none",
         "LOG_LEVEL": "DEBUG",
         "API_KEY": ",".join(KEYS),
         "ALLOW_PRIVATE_URLS": "127.0.0.1",

@@ -219,7 +219,12 @@ async def test_a_replica_that_is_replaced_ends_its_tasks_well(tmp_path: Path, sa
     settings = yaml.safe_load((ROOT / "serve_config.yaml").read_text(encoding="utf-8"))
     config.write_text(yaml.safe_dump(settings))
     audio = pcm(sample_of(samples, "travel"))
-    environment = {"RAY_TMPDIR": "/tmp", "NLS_IDLE_TIMEOUT_SEC": "300", "SPEAKER_MODEL": "none"}
+    environment = {
+        "RAY_TMPDIR": "/tmp",
+        "NLS_IDLE_TIMEOUT_SEC": "300",
+        "SPEAKER_MODEL": "none",
+        "QWEN3_MODEL": "none",
+    }
     with live_server(tmp_path / "server.log", config=config, env=environment, edge=True) as server:
         url = server.url.replace("http", "ws", 1)
         async with nls(url) as client:

@@ -18,6 +18,7 @@ from deployments.messages import (
     Pcm,
     Priority,
     Recognition,
+    RecognitionOptions,
     StreamStep,
     Token,
     VadOptions,
@@ -25,6 +26,7 @@ from deployments.messages import (
     VadState,
 )
 from serve_app.errors import Internal, UpstreamLost
+from serve_app.pipeline.graph import DEFAULT_RECOGNITION
 from tests.funasr_clients import connected, send_json, until_closed
 from tests.live_graph import ToneGraph
 from tests.live_sessions import PAUSE, tones
@@ -65,10 +67,16 @@ class HearingGraph(ToneGraph):
         self.vad_options.append(options)
         return await super().detect_live(samples, block, state, final, options)
 
-    async def transcribe(self, audio: AudioSlice, *, priority: Priority = Priority.REQUEST) -> Recognition:
+    async def transcribe(
+        self,
+        audio: AudioSlice,
+        *,
+        priority: Priority = Priority.REQUEST,
+        options: RecognitionOptions = DEFAULT_RECOGNITION,
+    ) -> Recognition:
         if self.fault is not None:
             raise self.fault
-        heard = await super().transcribe(audio, priority=priority)
+        heard = await super().transcribe(audio, priority=priority, options=options)
         return Recognition(tuple(replace(word, log_prob=-0.25) for word in heard.words))
 
 
@@ -682,9 +690,15 @@ class StallingGraph(HearingGraph):
         super().__init__()
         self.gate = asyncio.Event()
 
-    async def transcribe(self, audio: AudioSlice, *, priority: Priority = Priority.REQUEST) -> Recognition:
+    async def transcribe(
+        self,
+        audio: AudioSlice,
+        *,
+        priority: Priority = Priority.REQUEST,
+        options: RecognitionOptions = DEFAULT_RECOGNITION,
+    ) -> Recognition:
         await self.gate.wait()
-        return await super().transcribe(audio, priority=priority)
+        return await super().transcribe(audio, priority=priority, options=options)
 
     async def stream(self, step: StreamStep) -> tuple[Token, ...]:
         return await super().stream(step)

@@ -174,4 +174,4 @@ def test_the_client_for_node(node_client: Path, server: LiveServer, sample: Samp
         "code": "invalid_value",
         "param": "chunking_strategy[threshold]",
     }
-    assert got["models"] == ["paraformer-starter"]
+    assert got["models"] == ["paraformer-starter", "qwen3-asr-starter"]

@@ -207,7 +207,7 @@ def test_a_file_above_the_limit_is_refused(server: LiveServer, server_temp: Path
 
 def test_models(client: openai.OpenAI, server: LiveServer) -> None:
     listed = client.models.list().data
-    assert [model.id for model in listed] == ["paraformer-starter"]
+    assert [model.id for model in listed] == ["paraformer-starter", "qwen3-asr-starter"]
     assert client.models.retrieve(listed[0].id).object == "model"
     with pytest.raises(openai.NotFoundError) as caught:
         client.models.retrieve("no-such-model")
@@ -225,6 +225,7 @@ def test_health_and_docs(server: LiveServer) -> None:
     assert httpx.get(server.url + "/healthz").json() == {"status": "ok", "live_sessions": 0}
     ready = httpx.get(server.url + "/readyz").json()
     models = {"Vad", "Paraformer", "ParaformerStreaming", "Punctuation", "SpeakerEmbedding"}
+    models |= {"Qwen3ASR", "Qwen3Aligner"}
     assert set(ready["deployments"]) == {"Ingress", "Jobs", *models}
     assert httpx.get(server.url + "/docs").status_code == 200
     schema = httpx.get(server.url + "/openapi.json").json()

@@ -32,6 +32,7 @@ from deployments.messages import (
     Embeddings,
     Priority,
     Recognition,
+    RecognitionOptions,
     VadOptions,
     VadResult,
     VadState,
@@ -41,6 +42,7 @@ from serve_app.http import create_app
 from serve_app.jobs.database import Database, database_url
 from serve_app.jobs.schema import jobs, speakers, versions
 from serve_app.jobs.types import JobSpec
+from serve_app.pipeline.graph import DEFAULT_RECOGNITION
 from serve_app.pipeline.speakers.types import SpeakerTuning
 from serve_app.settings import Settings
 from serve_app.speakers import SpeakerService
@@ -70,8 +72,14 @@ class VoicesGraph(SilentGraph):
     ) -> VadResult:
         return await self._tones.detect(audio, state, final, options)
 
-    async def transcribe(self, audio: AudioSlice, *, priority: Priority = Priority.REQUEST) -> Recognition:
-        return await self._tones.transcribe(audio, priority=priority)
+    async def transcribe(
+        self,
+        audio: AudioSlice,
+        *,
+        priority: Priority = Priority.REQUEST,
+        options: RecognitionOptions = DEFAULT_RECOGNITION,
+    ) -> Recognition:
+        return await self._tones.transcribe(audio, priority=priority, options=options)
 
     async def embed(
         self, audio: AudioSlice, windows: Sequence[tuple[int, int]], *, priority: Priority = Priority.REQUEST

@@ -30,20 +30,28 @@ class Word:
     """One recognized unit: a CJK character, or a whole word of an alphabetic script.
 
     ``begin_ms`` and ``end_ms`` are milliseconds; ``log_prob`` is the natural logarithm of the model's
-    probability (a word of several sub-word tokens carries their sum).
+    probability (a word of several sub-word tokens carries their sum). ``mark`` is what a model that writes
+    marks itself wrote after the word, such as ``，``; ``""`` for none.
     """
 
     text: str
     begin_ms: int
     end_ms: int
     log_prob: float = 0.0
+    mark: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Recognition:
-    """What was said in one segment; no words means that there was no speech in it."""
+    """What was said in one segment; no words means that there was no speech in it.
+
+    ``language`` (ISO 639-1, or 639-3 where that has none) is what the model heard, if it tells.
+    ``punctuated``: the marks of the words are the model's own, so nobody else has to set them.
+    """
 
     words: tuple[Word, ...] = ()
+    language: str | None = None
+    punctuated: bool = False
 
 
 @dataclass(frozen=True, slots=True)

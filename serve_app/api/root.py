@@ -25,6 +25,7 @@ _ENDPOINTS = {
     "aliyun_flash": "POST /stream/v1/FlashRecognizer",
     "aliyun_file_transcription": "POST /?Action=SubmitTask",
     "funasr_live": "WebSocket /",
+    "qwen3_live": "WebSocket /ws/v1/asr/qwen",
     "funasr_recognition": "POST /recognition",
     "live_test_page": "GET /ws/v1/asr/test",
     "health": "GET /healthz",

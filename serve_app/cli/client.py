@@ -41,10 +41,11 @@ class TranscriptionOptions:
     language: str | None = None
     speakers: bool | None = None
     num_speakers: int | None = None
+    model: str | None = None
 
     def form(self) -> dict[str, str]:
         """As they are sent; what is ``None`` is left to the server."""
-        fields = {"model": ANY_MODEL, "response_format": self.response_format}
+        fields = {"model": self.model or ANY_MODEL, "response_format": self.response_format}
         if self.language:
             fields["language"] = self.language
         if self.speakers is not None:

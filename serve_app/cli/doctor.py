@@ -6,8 +6,6 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -18,6 +16,7 @@ from packaging.requirements import Requirement
 from pydantic import ValidationError
 from rich.text import Text
 
+from serve_app.cli.doctor_models import Finding, Level, qwen3_models
 from serve_app.cli.machine import usable_cores, usable_memory
 from serve_app.cli.ports import PortTaken, PortUnusable, check_port, url_of
 from serve_app.settings import Settings
@@ -34,24 +33,6 @@ _ModelField = Literal[
     "punctuation_realtime_model",
     "speaker_model",
 ]
-
-
-class Level(StrEnum):
-    """How bad a finding is."""
-
-    FINE = "ok"
-    NOTE = "note"
-    BLOCKS = "PROBLEM"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """The outcome of one check; ``advice`` says what to do, and is empty where nothing is to be done."""
-
-    name: str
-    level: Level
-    found: str
-    advice: str = ""
 
 
 def examine(config: Path) -> list[Finding]:
@@ -117,7 +98,9 @@ def _memory() -> Iterator[Finding]:
     free = usable_memory() / _GB
     found = f"{free:.1f} GB free"
     if free < 2:
-        yield Finding("memory", Level.BLOCKS, found, "free some: the graph needs about 3 GB")
+        yield Finding(
+            "memory", Level.BLOCKS, found, "free some, or set QWEN3_MODEL=none; the graph needs about 4 GB"
+        )
     elif free < 4:
         yield Finding("memory", Level.NOTE, found, "enough for the starter models; large models need 8 GB")
     else:
@@ -240,6 +223,7 @@ def _models(document: dict[str, Any]) -> Iterator[Finding]:
             yield Finding("speaker model", Level.FINE, "none: no speakers are told apart")
         else:
             yield _model(field, getattr(settings, field), settings.modelscope_path)
+    yield from qwen3_models(settings)
 
 
 def _model(field: str, reference: str, modelscope_path: Path) -> Finding:

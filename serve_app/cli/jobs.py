@@ -54,7 +54,13 @@ def submit(
     output_dir: Annotated[
         Path | None, typer.Option("--output-dir", "-o", help="With --wait: write one file each here.")
     ] = None,
-    language: Annotated[str | None, typer.Option("--language", "-l", help="ISO 639-1 code, as zh.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="One of `asr-serve models list`; default: the server's."),
+    ] = None,
+    language: Annotated[
+        str | None, typer.Option("--language", "-l", help="What is spoken: a code, as zh, or a name.")
+    ] = None,
     channels: Annotated[str | None, typer.Option(help="split: each channel by itself; or mix.")] = None,
     webhook: Annotated[str | None, typer.Option(help="URL that is told when a job has ended.")] = None,
     webhook_secret: Annotated[
@@ -78,6 +84,7 @@ def submit(
         raise typer.BadParameter(str(error)) from error
     fields = {
         "response_format": wanted.value if wait or format_ else None,
+        "model": model,
         "language": language,
         "channels": channels,
         "webhook_url": webhook,

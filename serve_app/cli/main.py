@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from serve_app.cli import doctor as doctor_checks
-from serve_app.cli import speaker_plot
+from serve_app.cli import doctor_models, speaker_plot
 from serve_app.cli import transcribe as transcription
 from serve_app.cli.client import AsrClient
 from serve_app.cli.common import DEFAULT_URL, ApiKey, Url, fail, run_command
@@ -112,7 +112,13 @@ def transcribe(
         Path | None, typer.Option("--output-dir", "-o", help="Write one file each here, not to the terminal.")
     ] = None,
     parallel: Annotated[int, typer.Option("--parallel", "-p", min=1, help="Files sent at once.")] = 4,
-    language: Annotated[str | None, typer.Option("--language", "-l", help="ISO 639-1 code, as zh.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="One of `asr-serve models list`; default: the server's."),
+    ] = None,
+    language: Annotated[
+        str | None, typer.Option("--language", "-l", help="What is spoken: a code, as zh, or a name.")
+    ] = None,
     speakers: Annotated[
         bool | None,
         typer.Option("--speakers/--no-speakers", help="Tell who speaks; the server's choice if not given."),
@@ -132,7 +138,7 @@ def transcribe(
         if plot:
             speaker_plot.check(plot, files, format_.value, speakers)
             speakers = True
-        options, render = transcription.presentation(format_, language, speakers, num_speakers)
+        options, render = transcription.presentation(format_, language, speakers, num_speakers, model)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     if plot:
@@ -169,7 +175,7 @@ def doctor(config: Config = DEFAULT_CONFIG) -> None:
     findings = doctor_checks.examine(config)
     for finding in findings:
         console.print(doctor_checks.line(finding), soft_wrap=True)
-    blocking = sum(finding.level is doctor_checks.Level.BLOCKS for finding in findings)
+    blocking = sum(finding.level is doctor_models.Level.BLOCKS for finding in findings)
     if blocking:
         fail(f"{blocking} of {len(findings)} checks must be mended before `make serve` can work.")
     console.print(f"Nothing keeps the service from running ({len(findings)} checks).")

@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from serve_app.cli.front import Front
+from serve_app.cli.gpus import gpu_shortage
 from serve_app.cli.ports import url_of
 from serve_app.cli.signals import Signals
 from serve_app.edge.errors import EdgeError
@@ -181,6 +182,9 @@ def _bookkept_cpus(config: ServeDeploySchema, console: Console) -> int:
 
 
 def _deploy(config: ServeDeploySchema) -> None:
+    shortage = gpu_shortage(config, int(ray.cluster_resources().get("GPU", 0)))
+    if shortage is not None:
+        raise ServeError(shortage)
     # Serve has no public call that deploys a whole config without its dashboard; `serve run` uses this one.
     client = _get_global_client()
     assert client is not None, "serve.start() has just connected it"

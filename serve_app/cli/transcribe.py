@@ -71,9 +71,13 @@ def plan(files: Sequence[Path], output_dir: Path | None, format_: Format) -> lis
 
 
 def presentation(
-    format_: Format, language: str | None, speakers: bool | None, num_speakers: int | None
+    format_: Format,
+    language: str | None,
+    speakers: bool | None,
+    num_speakers: int | None,
+    model: str | None = None,
 ) -> tuple[TranscriptionOptions, Render]:
-    """What to ask the server for, and what to make of its answer.
+    """What to ask the server for, and what to make of its answer. ``model``: by which one.
 
     Raises:
         ValueError: speakers are asked for, and the format has no place for them, or they are not wanted.
@@ -86,7 +90,7 @@ def presentation(
         raise ValueError("json has no place for speakers; use verbose_json or diarized_json")
     as_dialogue = speakers is True and format_ is Format.TEXT
     asked = Format.VERBOSE_JSON if as_dialogue else format_
-    options = TranscriptionOptions(asked.value, language, speakers, num_speakers)
+    options = TranscriptionOptions(asked.value, language, speakers, num_speakers, model)
     return options, dialogue if as_dialogue else str
 
 

@@ -29,11 +29,18 @@ def load_spec(text: str) -> JobSpec:
 
 
 def dump_recognition(recognition: Recognition) -> str:
-    return _compact([[w.text, w.begin_ms, w.end_ms, w.log_prob] for w in recognition.words])
+    if not recognition.punctuated and recognition.language is None:
+        return _compact([[w.text, w.begin_ms, w.end_ms, w.log_prob] for w in recognition.words])
+    words = [[w.text, w.begin_ms, w.end_ms, w.log_prob, w.mark] for w in recognition.words]
+    about = {"language": recognition.language, "punctuated": recognition.punctuated}
+    return _compact({"words": words, **about})
 
 
 def load_recognition(text: str) -> Recognition:
-    return Recognition(tuple(Word(*row) for row in json.loads(text)))
+    stored = json.loads(text)
+    about = stored if isinstance(stored, dict) else {"words": stored}
+    words = tuple(Word(*row) for row in about["words"])
+    return Recognition(words, about.get("language"), about.get("punctuated", False))
 
 
 def dump_sentence(sentence: Sentence) -> str:

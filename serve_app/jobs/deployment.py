@@ -7,12 +7,11 @@ from typing import Any
 import httpx
 from pydantic import BaseModel, Field
 from ray import serve
-from ray.serve.handle import DeploymentHandle
 from ray.serve.metrics import Counter, Gauge
 
 from serve_app.api.jobs.objects import job_object
 from serve_app.fetching import Fetcher, SystemResolver, guarded_client
-from serve_app.handles import ServeGraph
+from serve_app.handles import ModelHandles, ServeGraph
 from serve_app.jobs.database import Database, database_url
 from serve_app.jobs.outbox import Outbox
 from serve_app.jobs.queue import JobQueue
@@ -23,6 +22,7 @@ from serve_app.jobs.store import JobStore
 from serve_app.jobs.types import Job, JobStatus
 from serve_app.jobs.webhook import WebhookSender, event_body
 from serve_app.jobs.worker import Worker
+from serve_app.models import ServedModels
 from serve_app.pipeline.speakers.types import SpeakerTuning
 from serve_app.rendering.filetrans import callback_body
 from serve_app.settings import Settings
@@ -49,16 +49,13 @@ class Jobs:
     def __init__(
         self,
         settings: Settings,
-        vad: DeploymentHandle[Any],
-        paraformer: DeploymentHandle[Any],
-        punctuation: DeploymentHandle[Any],
-        speakers: DeploymentHandle[Any] | None,
+        models: ModelHandles,
         tuning: SpeakerTuning,
     ) -> None:
         database = Database(database_url(settings))
         queue = JobQueue(database, retention_seconds(settings))
         spool = Spool(spool_dir(settings))
-        graph = ServeGraph(vad, paraformer, punctuation, speakers)
+        graph = ServeGraph(models, ServedModels(settings))
         transcriber = transcriber_of(graph, settings, tuning)
         enrolled = SpeakerService(settings, graph, tuning).voiceprints
         worker = Worker(queue, spool, transcriber, Fetcher(settings), enrolled)

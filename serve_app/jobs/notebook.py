@@ -105,10 +105,12 @@ class JobNotebook:
             connection.execute(delete(schema.sentences).where(*_channel(schema.sentences, lease, channel)))
             _insert(connection, {"job_id": lease.job.id, "channel": channel}, dict(enumerate(sentences)))
 
-    def join(self, lease: Lease, duration: float, sentences: Sequence[Sentence]) -> None:
+    def join(
+        self, lease: Lease, duration: float, language: str | None, sentences: Sequence[Sentence]
+    ) -> None:
         """Make one transcript of those of all channels; errors as those of :meth:`replace`.
 
-        ``duration``: of the recording, in seconds.
+        ``duration``: of the recording, in seconds. ``language``: what is known of it.
         """
         with self._database.write() as connection:
             _require(connection, lease)
@@ -116,7 +118,8 @@ class JobNotebook:
                 connection.execute(delete(table).where(table.c.job_id == lease.job.id, table.c.channel > 0))
             connection.execute(delete(schema.sentences).where(*_channel(schema.sentences, lease, 0)))
             where = _channel(schema.channels, lease, 0)
-            connection.execute(update(schema.channels).where(*where).values(duration=duration))
+            about = {"duration": duration, "language": language}
+            connection.execute(update(schema.channels).where(*where).values(about))
             _insert(connection, {"job_id": lease.job.id, "channel": 0}, dict(enumerate(sentences)))
 
 

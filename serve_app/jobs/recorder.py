@@ -55,7 +55,6 @@ class Recorder:
         self._known = known
         self._tally = tally
         self._transcription: Transcription | None = None
-        self._language: str | None = None
         self._recognized: dict[SpeechSpan, Recognition] = {}
         self._again = 0
         self._sentences: dict[int, Sentence] = {}
@@ -67,10 +66,9 @@ class Recorder:
         self._writing = asyncio.Lock()
         self._fault: BaseException | None = None
 
-    def follow(self, transcription: Transcription, language: str | None) -> None:
-        """Tell what the results are of; ``language`` as a code, if the client named one."""
+    def follow(self, transcription: Transcription) -> None:
+        """Tell what the results are of."""
         self._transcription = transcription
-        self._language = language
 
     def recognized(self, span: SpeechSpan) -> Recognition | None:
         return self._known.recognized.get(span)
@@ -128,7 +126,7 @@ class Recorder:
         return Progress(
             channel=self._channel,
             duration=decoded,
-            language=self._language,
+            language=self._transcription.language if self._transcription else None,
             seconds_done=self._tally.done(done),
             seconds_total=self._tally.total(decoded),
             recognized=self._recognized,

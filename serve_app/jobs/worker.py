@@ -18,7 +18,7 @@ from serve_app.jobs.threads import in_whole
 from serve_app.pipeline.speakers.types import SpeakerOptions, Voiceprint
 from serve_app.pipeline.types import Transcript
 from serve_app.transcriber import Transcriber, TranscriptionOptions
-from serve_app.transcription import speaker_channels
+from serve_app.transcription import most_spoken, speaker_channels
 
 Enrolled = Callable[[str], Awaitable[tuple[Voiceprint, ...]]]
 """The enrolled voices of an owner."""
@@ -67,13 +67,14 @@ class Worker:
             elif spec.split_channels:
                 channels = [*range(1 if spec.first_channel_only else info.channels)]
             tally = Tally(lease.job.seconds_done, len(channels), info.seconds)
-            done: list[Transcript] = []
+            done: list[tuple[str | None, Transcript]] = []
             for number, channel in enumerate(channels):
                 of_channel = replace(options, channel=channel)
                 done.append(await self._channel(lease, number, file, of_channel, tally, in_flight))
         if by_channel:
-            whole = self._transcriber.join_channels(done, options.language)
-            await in_whole(self._queue.join, lease, whole.duration, whole.sentences)
+            language = options.language or most_spoken(done)
+            whole = self._transcriber.join_channels([of for _, of in done], language)
+            await in_whole(self._queue.join, lease, whole.duration, language, whole.sentences)
         return tally.done(0.0)
 
     async def _channel(
@@ -84,18 +85,18 @@ class Worker:
         options: TranscriptionOptions,
         tally: Tally,
         in_flight: int,
-    ) -> Transcript:
+    ) -> tuple[str | None, Transcript]:
         known = await asyncio.to_thread(self._queue.known, lease, number)
         recorder = Recorder(self._queue, lease, number, known, tally)
         async with self._transcriber.open(file, options, recorder, in_flight) as transcription:
-            recorder.follow(transcription, options.language)
+            recorder.follow(transcription)
             await recorder.flush()
             async with aclosing(transcription.sentences()) as sentences:
                 async for sentence in sentences:
                     recorder.add(sentence)
             whole = transcription.so_far
             await recorder.finish(whole.sentences)
-            return whole
+            return transcription.language, whole
 
     async def _knowing_enrolled(self, speakers: SpeakerOptions, owner: str) -> SpeakerOptions:
         if self._enrolled is None or speakers.by_channel:

@@ -6,6 +6,7 @@ segments in flight, not by the length of the recording.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -16,6 +17,7 @@ from deployments.messages import (
     Pcm,
     Priority,
     Recognition,
+    RecognitionOptions,
     SpeechSpan,
     VadOptions,
 )
@@ -35,13 +37,15 @@ class FileOptions:
     """How files are cut, and what is wanted of them.
 
     ``in_flight``: segments of one file that may wait for recognition at once; ``priority``: before and after
-    what else is waiting there. ``speakers``: tell apart who speaks, by their voices; ``None``: nobody asks.
+    what else is waiting there. ``recognition``: by which model, and for which language. ``speakers``: tell
+    apart who speaks, by their voices; ``None``: nobody asks.
     """
 
     segments: SegmentLimits = field(default_factory=SegmentLimits)
     vad: VadOptions = field(default_factory=VadOptions)
     in_flight: int = 32
     priority: Priority = Priority.REQUEST
+    recognition: RecognitionOptions = field(default_factory=RecognitionOptions)
     speakers: SpeakerOptions | None = None
     tuning: SpeakerTuning = field(default_factory=SpeakerTuning)
 
@@ -81,11 +85,17 @@ class FileJob:
         self._running: set[asyncio.Task[Recognition]] = set()
         self._store = BlockStore()
         self._listener = _listener(graph, options)
+        self._heard: Counter[str] = Counter()
         self.seconds_done = 0.0
 
     @property
     def seconds_decoded(self) -> float:
         return self._store.num_samples / SAMPLE_RATE
+
+    @property
+    def language(self) -> str | None:
+        """What most of the speech so far was in (ISO 639-1, or 639-3), if the model tells."""
+        return max(self._heard, key=lambda code: self._heard[code], default=None)
 
     async def sentences(self, blocks: Blocks) -> AsyncGenerator[Sentence, None]:
         """Yield the sentences of a recording, in order, as they are finished, still without their speakers.
@@ -100,8 +110,10 @@ class FileJob:
         producer = asyncio.create_task(self._produce(blocks))
         try:
             while (segment := await self._next(producer)) is not None:
-                words = _absolute(await segment.recognition, segment.span.begin_ms)
-                for sentence in await builder.add(words):
+                recognition = await segment.recognition
+                self._note_language(recognition, segment.span)
+                words = _absolute(recognition, segment.span.begin_ms)
+                for sentence in await builder.add(words, marked=recognition.punctuated):
                     yield sentence
                 self.seconds_done = segment.span.end_ms / 1000
             for sentence in await builder.finish():
@@ -127,8 +139,12 @@ class FileJob:
     async def transcript(self, blocks: Blocks, language: str | None = None) -> Transcript:
         """Run to the end; ``language`` (ISO 639-1) is what the caller knows, else it is told by script."""
         sentences = [sentence async for sentence in self.sentences(blocks)]
-        transcript = Transcript.of(self.seconds_decoded, sentences, language)
+        transcript = Transcript.of(self.seconds_decoded, sentences, language or self.language)
         return replace(transcript, sentences=await self.with_speakers(sentences, transcript.language))
+
+    def _note_language(self, recognition: Recognition, span: SpeechSpan) -> None:
+        if recognition.words and recognition.language is not None:
+            self._heard[recognition.language] += span.end_ms - span.begin_ms
 
     async def _next(self, producer: asyncio.Task[None]) -> _Segment | None:
         """The next segment, or what ended the producer: a queue alone would wait for ever after a fault."""
@@ -180,7 +196,9 @@ class FileJob:
         known = None if self._checkpoints is None else self._checkpoints.recognized(span)
         if known is not None:
             return known
-        recognition = await self._graph.transcribe(audio, priority=self._options.priority)
+        recognition = await self._graph.transcribe(
+            audio, priority=self._options.priority, options=self._options.recognition
+        )
         if self._checkpoints is not None:
             await self._checkpoints.keep(span, recognition)
         return recognition
@@ -214,6 +232,7 @@ def _absolute(recognition: Recognition, begin_ms: int) -> list[TimedWord]:
             (begin_ms + word.begin_ms) / 1000,
             (begin_ms + word.end_ms) / 1000,
             word.log_prob,
+            word.mark,
         )
         for word in recognition.words
     ]

@@ -13,6 +13,7 @@ from serve_app.pipeline.types import Sentence, TimedWord
 ARROW = "=>"
 """Between what is wrong and what is right, in the corrections that clients send."""
 
+_GRAMMARS = frozenset({"zh", "yue", "en"})
 _MOST_CORRECTIONS = 500
 _LONGEST_CORRECTION = 200
 
@@ -70,6 +71,13 @@ class TextOptions:
     corrections: tuple[Correction, ...] = ()
     drop_fillers: bool = False
     longest_sentence: int | None = None
+
+    def suited(self, language: str | None) -> "TextOptions":
+        """Without what is known of Chinese and English only, where another language (ISO 639-1) is spoken:
+        "six" is no number in French."""
+        if language is None or language in _GRAMMARS:
+            return self
+        return replace(self, itn=False, drop_fillers=False)
 
 
 class Finisher:

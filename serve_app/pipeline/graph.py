@@ -11,16 +11,20 @@ from deployments.messages import (
     AudioPiece,
     AudioSlice,
     Embeddings,
+    Hypothesis,
     Pcm,
     Priority,
     PunctuatedBlock,
     Recognition,
+    RecognitionOptions,
     StreamStep,
     Token,
     VadOptions,
     VadResult,
     VadState,
 )
+
+DEFAULT_RECOGNITION = RecognitionOptions()
 
 
 class Graph(Protocol):
@@ -39,7 +43,13 @@ class Graph(Protocol):
         """Find speech in the next block of a recording."""
         ...
 
-    async def transcribe(self, audio: AudioSlice, *, priority: Priority = Priority.REQUEST) -> Recognition:
+    async def transcribe(
+        self,
+        audio: AudioSlice,
+        *,
+        priority: Priority = Priority.REQUEST,
+        options: RecognitionOptions = DEFAULT_RECOGNITION,
+    ) -> Recognition:
         """Recognize one segment, after all that wait with a lower value of ``priority``.
 
         Word times are milliseconds from its begin.
@@ -83,6 +93,22 @@ class LiveGraph(Graph, Protocol):
 
     async def drop_stream(self, stream_id: str) -> None:
         """Forget a stream that will not be ended by a final step. Never raises."""
+        ...
+
+    async def decode(
+        self,
+        audio: AudioSlice,
+        tail: Pcm,
+        options: RecognitionOptions,
+        *,
+        prefix: Sequence[int],
+        max_tokens: int,
+        session_id: str,
+    ) -> Hypothesis:
+        """What a generative model hears in ``audio`` and the samples after it, going on from ``prefix``.
+
+        Pure. Calls with one ``session_id`` go to the same replica where that can be, which saves it work.
+        """
         ...
 
     async def punctuate_live(self, words: Sequence[str], context: Sequence[str]) -> PunctuatedBlock:

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,12 @@ def parse_hotwords(value: Any) -> tuple[Hotword, ...]:
     if isinstance(value, str):
         value = _from_string(value)
     return tuple(_words(value))
+
+
+def context_of(context: str, hotwords: Iterable[Hotword]) -> str:
+    """What a model that reads text is told: the words to listen for that are not in it, and the context."""
+    words = ", ".join(dict.fromkeys(word.text for word in hotwords if word.text not in context))
+    return "\n".join(part for part in (words, context.strip()) if part)
 
 
 def _from_string(text: str) -> Any:

@@ -16,6 +16,8 @@ class SentenceBuilder:
     Words after the last certain sentence end wait for the words that follow, because a model that sees
     more context places marks better. A pause longer than ``gap`` seconds ends a sentence whatever the
     model says, and no more than ``longest`` words wait for an end.
+
+    Words that come with the marks of a model that writes them itself keep those.
     """
 
     def __init__(
@@ -34,9 +36,13 @@ class SentenceBuilder:
         self._wanted = 1
         self._waiting: list[TimedWord] = []
         self._unmarked = 0
+        self._close_last = True
 
-    async def add(self, words: Iterable[TimedWord]) -> list[Sentence]:
-        """Take the next segment's words; return the sentences that are now complete."""
+    async def add(self, words: Iterable[TimedWord], *, marked: bool = False) -> list[Sentence]:
+        """Take the next segment's words; return the sentences that are now complete.
+
+        ``marked``: their marks are for good. All segments of a recording have to be alike in that.
+        """
         sentences: list[Sentence] = []
         new = list(words)
         if not new:
@@ -44,15 +50,21 @@ class SentenceBuilder:
         if self._waiting and new[0].begin - self._waiting[-1].end > self._gap:
             sentences += await self.finish()
         self._waiting += new
+        if marked:
+            # Not every script ends its sentences with a mark.
+            self._close_last = False
+            return sentences + self._take(self._certain_end(len(self._waiting)))
         self._unmarked += len(new)
         if self._unmarked < self._wanted:
             return sentences
         self._wanted = self._together
         await self._mark_waiting()
-        end = self._certain_end()
-        sentences += _split(self._waiting[:end])
-        self._waiting = self._waiting[end:]
-        return sentences
+        # The mark of the very last word is never certain.
+        return sentences + self._take(self._certain_end(len(self._waiting) - 1))
+
+    def _take(self, end: int) -> list[Sentence]:
+        taken, self._waiting = self._waiting[:end], self._waiting[end:]
+        return _split(taken)
 
     async def finish(self) -> list[Sentence]:
         """Return what still waits; the last sentence is closed with a full stop if it has no end."""
@@ -60,28 +72,30 @@ class SentenceBuilder:
             return []
         if self._unmarked:
             await self._mark_waiting()
-        words, self._waiting = _close(self._waiting), []
-        return _split(words)
+        if self._close_last:
+            self._waiting = _close(self._waiting)
+        return self._take(len(self._waiting))
 
     async def _mark_waiting(self) -> None:
         marks = await self._punctuate([word.text for word in self._waiting])
         self._waiting = [replace(word, mark=mark) for word, mark in zip(self._waiting, marks, strict=True)]
         self._unmarked = 0
 
-    def _certain_end(self) -> int:
+    def _certain_end(self, certain: int) -> int:
         """Index after the last word whose sentence end further context can no longer move.
 
-        The mark of the very last word is never certain. Where a sentence grows past the limit, it is
-        closed at its last comma, or right there.
+        The marks of the first ``certain`` words are. Where a sentence grows past the limit, it is closed at
+        its last comma, or right there.
         """
         marked = self._waiting
-        for index in range(len(marked) - 2, -1, -1):
+        for index in range(certain - 1, -1, -1):
             if marked[index].mark in SENTENCE_FINAL:
                 return index + 1
         if len(marked) <= self._longest:
             return 0
-        end = next((i + 1 for i in range(len(marked) - 2, -1, -1) if marked[i].mark), len(marked))
-        marked[:end] = _close(marked[:end])
+        end = next((i + 1 for i in range(certain - 1, -1, -1) if marked[i].mark), len(marked))
+        if self._close_last:
+            marked[:end] = _close(marked[:end])
         return end
 
 

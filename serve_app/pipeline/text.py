@@ -3,8 +3,9 @@
 import unicodedata
 from collections.abc import Iterable
 
-SENTENCE_FINAL = frozenset("。？！")
-"""Full-width marks that end a sentence."""
+SENTENCE_FINAL = frozenset("。？！.?!؟।۔\u037e")
+"""Marks that end a sentence: full-width, as models without marks of their own are given them, and those of
+other scripts and after numbers, as a model wrote them itself."""
 
 _HALF_WIDTH = {"，": ",", "。": ".", "？": "?", "！": "!", "、": ","}
 

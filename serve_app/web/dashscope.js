@@ -18,7 +18,8 @@ export class DashscopeSession extends Session {
       task_group: "audio",
       task: "asr",
       function: "recognition",
-      model: "paraformer-realtime-v2",
+      // A name that the server does not know means its default.
+      model: this.options.model || "fun-asr-realtime",
       parameters: {
         format: "pcm",
         sample_rate: TARGET_RATE,

@@ -32,7 +32,7 @@ export class FunasrSession extends Session {
   }
 
   hello() {
-    const { mode, chunkSize, chunkInterval, name, speakers } = this.options;
+    const { mode, chunkSize, chunkInterval, name, speakers, model } = this.options;
     const config = {
       mode,
       chunk_size: chunkSize,
@@ -45,6 +45,7 @@ export class FunasrSession extends Session {
       itn: true,
       is_speaking: true,
       ...(speakers ? { enable_speaker_diarization: true } : {}),
+      ...(model ? { model } : {}),
     };
     return [config];
   }

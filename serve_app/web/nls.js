@@ -24,6 +24,7 @@ export class NlsSession extends Session {
       enable_inverse_text_normalization: true,
       enable_words: true,
       ...(this.options.speakers ? { enable_speaker_diarization: true } : {}),
+      ...(this.options.model ? { model: this.options.model } : {}),
     };
     return [this.directive("StartTranscription", start)];
   }

@@ -27,7 +27,8 @@ export class OpenaiSession extends Session {
 
   /** OpenAI's clients ask for speakers by the model. */
   get model() {
-    return this.options.speakers ? "gpt-4o-transcribe-diarize" : "gpt-4o-transcribe";
+    const name = this.options.model || "gpt-4o-transcribe";
+    return this.options.speakers ? `${name}-diarize` : name;
   }
 
   update() {

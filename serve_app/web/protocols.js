@@ -4,6 +4,7 @@ import { DashscopeSession } from "./dashscope.js";
 import { FunasrSession, packetSamples } from "./funasr.js";
 import { NlsSession } from "./nls.js";
 import { OpenaiSession } from "./openai.js";
+import { QwenSession } from "./qwen.js";
 import { TARGET_RATE } from "./audio.js";
 
 /** 100 ms, as the SDKs send it. */
@@ -17,6 +18,7 @@ export const PROTOCOLS = {
     path: "../../../v1/realtime?intent=transcription",
     packetSamples: packetSamplesOfSdks,
   },
+  qwen: { Session: QwenSession, path: "qwen", packetSamples: packetSamplesOfSdks },
   dashscope: {
     Session: DashscopeSession,
     path: "../../../api-ws/v1/inference",

@@ -1,9 +1,12 @@
 """Serves the page at ``/ws/v1/asr/test`` and its assets below it."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from fastapi import APIRouter
-from fastapi.responses import FileResponse, Response
+from fastapi.responses import FileResponse, JSONResponse, Response
+
+from serve_app.models import ServedModel
 
 _HERE = Path(__file__).parent
 _PAGE = "/ws/v1/asr/test"
@@ -18,7 +21,7 @@ _MEDIA_TYPES = {
 _HEADERS = {
     # The recognizer's address can be edited, so sockets may go anywhere; everything else comes from here.
     "Content-Security-Policy": (
-        "default-src 'self'; connect-src ws: wss:; "
+        "default-src 'self'; connect-src 'self' ws: wss:; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
     ),
     "Permissions-Policy": "microphone=(self)",
@@ -29,8 +32,12 @@ _HEADERS = {
 }
 
 
-def page_router() -> APIRouter:
-    """Routes of the page. It needs no settings: it finds the recognizer beside its own address."""
+def page_router(models: Iterable[ServedModel] = ()) -> APIRouter:
+    """Routes of the page, which lets its users choose among ``models``.
+
+    It needs nothing else: it finds the recognizer beside its own address.
+    """
+    names = [model.id for model in models]
     router = APIRouter(include_in_schema=False)
     assets = {path.name: path for path in _HERE.iterdir() if path.suffix in _MEDIA_TYPES}
     index = assets.pop("index.html")
@@ -38,6 +45,11 @@ def page_router() -> APIRouter:
     @router.api_route(_PAGE, methods=["GET", "HEAD"])
     async def page() -> FileResponse:
         return _file(index)
+
+    @router.get(_PAGE + "/models.json")
+    async def models_of_the_page() -> JSONResponse:
+        """Their names are no secret: the page has to show them before anybody types a key."""
+        return JSONResponse({"models": names}, headers=_HEADERS)
 
     @router.api_route(_PAGE + "/{name}", methods=["GET", "HEAD"])
     async def asset(name: str) -> Response:

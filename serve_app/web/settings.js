@@ -40,6 +40,7 @@ export class Settings {
     this.form.addEventListener("input", () => this.changed());
     byId("address").addEventListener("input", () => this.changedAddress());
     byId("protocol").addEventListener("change", () => this.changedProtocol());
+    byId("model").addEventListener("change", ({ target }) => this.changedModel(target.value));
     byId("file").addEventListener("change", ({ target }) => this.choose(target.files[0]));
     byId("address-reset").addEventListener("click", () => {
       byId("address").value = ownAddress(this.protocol);
@@ -50,11 +51,13 @@ export class Settings {
     this.acceptDrops();
     this.show();
     this.listDevices();
+    this.listModels();
   }
 
   restore() {
     const known = remembered().form ?? {};
     this.addresses = { ...known.addresses };
+    this.model = known.model ?? "";
     if (known.protocol in PROTOCOLS) byId("protocol").value = known.protocol;
     byId("address").value = this.addressOf(this.protocol);
     for (const id of REMEMBERED) {
@@ -85,6 +88,12 @@ export class Settings {
     this.changed();
   }
 
+  /** Kept beside the form, which does not know the models before the server has told them. */
+  changedModel(name) {
+    this.model = name;
+    this.changed();
+  }
+
   /** An address that is only the default must go on following the page. */
   changedAddress() {
     const { value } = byId("address");
@@ -94,7 +103,8 @@ export class Settings {
 
   changed() {
     const { mode, source } = this.form.elements;
-    const form = { mode: mode.value, source: source.value, protocol: this.protocol, addresses: this.addresses };
+    const { protocol, addresses, model } = this;
+    const form = { mode: mode.value, source: source.value, protocol, addresses, model };
     for (const id of REMEMBERED) {
       const field = byId(id);
       form[id] = field.type === "checkbox" ? field.checked : field.value;
@@ -108,6 +118,7 @@ export class Settings {
     const microphone = this.form.elements.source.value === "microphone";
     byId("microphone-options").hidden = !microphone;
     byId("file-options").hidden = microphone;
+    for (const id of ["model-field", "speakers-field"]) byId(id).hidden = this.protocol === "qwen";
     for (const element of document.querySelectorAll("[data-protocol]")) {
       element.hidden = element.dataset.protocol !== this.protocol;
     }
@@ -167,6 +178,7 @@ export class Settings {
       realTime: !(byId("fast").checked || this.offline),
       asHeard: byId("as-heard").checked,
       speakers: byId("speakers").checked,
+      model: byId("model").value,
       ...(this.protocol === "funasr" ? { chunkSize: this.chunkSize(), chunkInterval: this.chunkInterval() } : {}),
       address: byId("address").value.trim(),
       token: byId("token").value.trim(),
@@ -194,6 +206,15 @@ export class Settings {
         this.choose(event.dataTransfer.files[0]);
       });
     }
+  }
+
+  /** The models of the server that this page came from; without an answer, its default stays the choice. */
+  async listModels() {
+    const answer = await fetch(new URL("test/models.json", location.href)).catch(() => null);
+    const { models = [] } = answer?.ok ? await answer.json() : {};
+    const select = byId("model");
+    select.append(...models.map((name) => new Option(name, name)));
+    if (models.includes(this.model)) select.value = this.model;
   }
 
   async listDevices() {

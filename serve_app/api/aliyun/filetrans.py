@@ -83,9 +83,8 @@ class FileTranscription:
             speakers = await self._services.speakers.options(
                 client.id, wanted=task.auto_split, shown=False, count=count, most=most, param="auto_split"
             )
-            options = replace(spec.options, speakers=speakers)
-            self._services.transcriber.check(options)
-        except (errors.InvalidParameter, errors.Unsupported) as error:
+            options = self._services.transcriber.check(replace(spec.options, speakers=speakers))
+        except (errors.InvalidParameter, errors.ModelNotFound, errors.Unsupported) as error:
             raise TaskRefused(error.message, "REQUEST_PARAMETER_INVALID") from error
         spec = replace(spec, options=options)
         job, _ = await self._services.jobs.submit(client.id, spec)

@@ -20,7 +20,10 @@ _AT_MOST = 2
 
 
 class FileTask(TextParameters):
-    """The JSON object in the parameter ``Task``; times in milliseconds. Unknown names are ignored."""
+    """The JSON object in the parameter ``Task``; times in milliseconds. Unknown names are ignored.
+
+    ``model`` and ``language`` are none of Aliyun's.
+    """
 
     file_link: Any = None
     version: str = "4.0"
@@ -34,6 +37,8 @@ class FileTask(TextParameters):
     auto_split: bool = False
     supervise_type: int | None = None
     speaker_num: int | None = Field(None, ge=1, le=100)
+    model: str = ""
+    language: str | None = None
     valid_times: list[dict[str, int]] = Field(default_factory=list)
 
     def windows(self) -> list[tuple[int, int, int]]:
@@ -114,6 +119,8 @@ def job_spec(task: FileTask, parameters: Mapping[str, str], request: str) -> Job
     }
     return JobSpec(
         options=TranscriptionOptions(
+            language=task.language,
+            model=task.model,
             text=task.text_options(
                 official=signed or task.appkey is not None,
                 punctuation=task.enable_punctuation_prediction,

@@ -157,6 +157,9 @@ class RecordingQuery(TextParameters):
     format: str | None = Field(None, description="A hint; what the audio is, its content tells.")
     sample_rate: int = Field(16000, description="Hz of PCM without a header: 8000, 16000, 22050 or 24000.")
     audio_address: str | None = Field(None, description="URL of the audio, in place of a body.")
+    language: str | None = Field(
+        None, max_length=64, description="What is spoken: a code or a name. Default: told by what is said."
+    )
 
     def check(self) -> None:
         """Look at what is an error of a kind of its own.
@@ -197,6 +200,11 @@ class FlashQuery(RecordingQuery):
     """The query of ``/stream/v1/FlashRecognizer``."""
 
     token: str | None = Field(None, description="The key, where the server wants one.")
+    model: str | None = Field(
+        None,
+        max_length=64,
+        description="A model of `/stream/v1/asr/models`; none of Aliyun's parameters.",
+    )
     enable_word_level_result: bool = Field(False, description="Whether sentences have `words`.")
     enable_timestamp_alignment: bool = Field(False, description="Accepted; times are always aligned.")
     first_channel_only: bool | None = Field(

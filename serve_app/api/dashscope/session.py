@@ -86,7 +86,7 @@ class InferenceConnection:
 
     async def _run(self, message: Message) -> None:
         self._is_done, self._task_id = False, message.task_id
-        start = read_start(message, self._live.defaults)
+        start = read_start(message, self._live)
         if start.speakers is not None:
             speakers = await start.speakers.options(self._speakers, self._owner)
             start = replace(start, options=replace(start.options, speakers=speakers))

@@ -19,7 +19,10 @@ from serve_app.api.dashscope.errors import TaskError
 from serve_app.api.dashscope.parsing import parse, parse_object
 from serve_app.api.live_speakers import SpeakersAsked
 from serve_app.audio.announced import Format
+from serve_app.errors import InvalidParameter
+from serve_app.live import LiveService
 from serve_app.pipeline.finishing import Correction, TextOptions
+from serve_app.pipeline.hotwords import Hotword, context_of
 from serve_app.pipeline.live.events import LiveOptions
 from serve_app.pipeline.speakers.types import MOST_SPEAKERS
 
@@ -78,26 +81,25 @@ def parse_message(text: str) -> Message:
     return Message(action, task_id, payload or {})
 
 
-def corrections_of(value: Any) -> tuple[Correction, ...]:
-    """The corrections among the entries of a literal vocabulary; the id of a stored one has none here.
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """What the entries of a literal vocabulary are; the id of a stored one has none here."""
 
-    Words to listen for are read as well, so that a mistake in them is told.
-
-    Raises:
-        ValueError: it is no vocabulary; the message says so in a sentence.
-    """
-    if not isinstance(value, str) or len(value) > _LONGEST_VOCABULARY:
-        raise ValueError(f"it must be a string of {_LONGEST_VOCABULARY} characters at most")
-    return () if _STORED_ID.fullmatch(value.strip()) else parse_vocabulary(value)[1]
+    words: tuple[Hotword, ...] = ()
+    corrections: tuple[Correction, ...] = ()
 
 
 def _problem(error: ValueError) -> PydanticCustomError:
     return PydanticCustomError("invalid", "{sentence}", {"sentence": str(error)})
 
 
-def _vocabulary(value: Any) -> tuple[Correction, ...]:
+def _vocabulary(value: Any) -> Vocabulary:
+    if not isinstance(value, str) or len(value) > _LONGEST_VOCABULARY:
+        raise _problem(ValueError(f"it must be a string of {_LONGEST_VOCABULARY} characters at most"))
+    if _STORED_ID.fullmatch(value.strip()):
+        return Vocabulary()
     try:
-        return corrections_of(value)
+        return Vocabulary(*parse_vocabulary(value))
     except ValueError as error:
         raise _problem(error) from error
 
@@ -109,7 +111,7 @@ def _word_filter(value: Any) -> tuple[Correction, ...]:
         raise _problem(error) from error
 
 
-Corrections = Annotated[tuple[Correction, ...], BeforeValidator(_vocabulary)]
+LiteralVocabulary = Annotated[Vocabulary, BeforeValidator(_vocabulary)]
 WordFilter = Annotated[tuple[Correction, ...], BeforeValidator(_word_filter)]
 
 
@@ -124,7 +126,7 @@ class TaskParameters(BaseModel):
     disfluency_removal_enabled: bool = False
     punctuation_prediction_enabled: bool = True
     inverse_text_normalization_enabled: bool = True
-    vocabulary_id: Corrections = ()
+    vocabulary_id: LiteralVocabulary = Vocabulary()
     special_word_filter: WordFilter = ()
     language_hints: list[str] = Field(default_factory=list, max_length=100)
     speech_noise_threshold: float | None = Field(None, ge=-1, le=1)
@@ -134,7 +136,7 @@ class TaskParameters(BaseModel):
         return TextOptions(
             punctuation=self.punctuation_prediction_enabled,
             itn=self.inverse_text_normalization_enabled,
-            corrections=(*self.vocabulary_id, *phrases, *self.special_word_filter),
+            corrections=(*self.vocabulary_id.corrections, *phrases, *self.special_word_filter),
             drop_fillers=self.disfluency_removal_enabled,
         )
 
@@ -148,6 +150,15 @@ class _Live(TaskParameters):
     heartbeat: bool = False
     diarization_enabled: bool = False
     speaker_count: int | None = Field(None, ge=1, le=100)
+    language: str | None = None
+    context: str = ""
+    """An addition: text that helps, such as names that may come up."""
+
+    @property
+    def spoken(self) -> str | None:
+        """The language, if only one may be spoken: the model tells several apart by itself."""
+        hints = [self.language] if self.language else self.language_hints
+        return hints[0] if len(hints) == 1 else None
 
     @property
     def speakers(self) -> SpeakersAsked | None:
@@ -163,7 +174,7 @@ class _Live(TaskParameters):
 
 
 class _Resource(BaseModel):
-    resource_id: Corrections = ()
+    resource_id: LiteralVocabulary = Vocabulary()
     resource_type: str | None = None
 
 
@@ -174,7 +185,11 @@ class Resources(BaseModel):
 
     @property
     def corrections(self) -> tuple[Correction, ...]:
-        return tuple(item for resource in self.resources for item in resource.resource_id)
+        return tuple(item for resource in self.resources for item in resource.resource_id.corrections)
+
+    @property
+    def hotwords(self) -> tuple[Hotword, ...]:
+        return tuple(item for resource in self.resources for item in resource.resource_id.words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,8 +204,8 @@ class Start:
     speakers: SpeakersAsked | None = None
 
 
-def read_start(message: Message, defaults: LiveOptions) -> Start:
-    """What a ``run-task`` asks for; ``defaults`` where it does not.
+def read_start(message: Message, live: LiveService) -> Start:
+    """What a ``run-task`` asks for; as ``live`` has it by default where it does not.
 
     Raises:
         InvalidParameter: a value that cannot be.
@@ -206,16 +221,26 @@ def read_start(message: Message, defaults: LiveOptions) -> Start:
     if parameters is not None and not isinstance(parameters, dict):
         raise TaskError("The parameters must be an object.", message.task_id)
     wanted = parse(_Live, parameters or {})
-    phrases = parse(Resources, payload).corrections
+    beside = parse(Resources, payload)
     silence = wanted.max_sentence_silence
+    defaults = _defaults(payload["model"], wanted, beside, live)
     options = replace(
         defaults,
-        text=wanted.text_options(phrases),
+        text=wanted.text_options(beside.corrections),
         max_sentence_silence_ms=defaults.max_sentence_silence_ms if silence is None else silence,
         speech_noise_threshold=wanted.speech_noise_threshold,
     )
     audio = read_format(wanted.format), wanted.sample_rate
     return Start(message.task_id, *audio, wanted.heartbeat, options, wanted.speakers)
+
+
+def _defaults(model: str, wanted: _Live, beside: Resources, live: LiveService) -> LiveOptions:
+    context = context_of(wanted.context, (*wanted.vocabulary_id.words, *beside.hotwords))
+    try:
+        return live.options(live.models.meant(model), wanted.spoken, context)
+    except InvalidParameter as error:
+        param = "language_hints" if error.param == "language" and not wanted.language else error.param
+        raise InvalidParameter(error.message, param) from error
 
 
 def event(name: str, task_id: str, payload: Payload, **header: str) -> str:

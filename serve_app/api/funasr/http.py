@@ -22,7 +22,7 @@ from serve_app.pipeline.finishing import ARROW, TextOptions, parse_corrections
 from serve_app.pipeline.hotwords import parse_hotwords
 from serve_app.pipeline.types import Sentence, Transcript
 from serve_app.rendering.openai import CONFIDENCE_DIGITS
-from serve_app.services import READY, Services
+from serve_app.services import READY, Services, is_loaded
 from serve_app.transcriber import TranscriptionOptions
 
 
@@ -31,6 +31,7 @@ class AsrForm(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
+    model: str = ""
     language: str | None = None
     hotwords: str = ""
     corrections: list[str] = []
@@ -84,8 +85,9 @@ async def transcribe_upload(
             speakers = await services.speakers.options(
                 client.id, wanted=asked.spk and shows_speakers, shown=False, param="spk"
             )
+            model = services.models.meant(asked.model)
             return await services.transcriber.transcribe(
-                form.file(field), replace(options, speakers=speakers)
+                form.file(field), replace(options, model=model.id, speakers=speakers)
             )
 
 
@@ -116,7 +118,7 @@ def _recognition(services: Services) -> APIRouter:
     )
     caller = Depends(services.access.admit)
 
-    @router.post("/recognition", openapi_extra=upload_schema("audio"))
+    @router.post("/recognition", openapi_extra=upload_schema("audio", "model"))
     async def recognition(request: Request, client: Annotated[Client, caller]) -> dict[str, Any]:
         """Transcribe a recording; times in milliseconds."""
         transcript = await transcribe_upload(services, request, "audio", client)
@@ -137,7 +139,9 @@ def _asr(services: Services) -> APIRouter:
     router = APIRouter(dependencies=[Depends(services.access.admit)], route_class=answering(detail_error))
     caller = Depends(services.access.admit)
 
-    @router.post("/asr", openapi_extra=upload_schema("file", "language", "hotwords", "corrections", "spk"))
+    @router.post(
+        "/asr", openapi_extra=upload_schema("file", "model", "language", "hotwords", "corrections", "spk")
+    )
     async def asr(request: Request, client: Annotated[Client, caller]) -> dict[str, Any]:
         """Transcribe a recording; times in seconds."""
         begin = time.perf_counter()
@@ -180,7 +184,7 @@ def _health(services: Services) -> APIRouter:
         """200 once recordings can be recognized, else 503."""
         states = await services.readiness()
         ready = bool(states) and all(state == READY for state in states.values())
-        loaded = [services.settings.model_name] if states.get("Paraformer") == READY else []
+        loaded = [model.id for model in services.models if is_loaded(model, states)]
         device = services.settings.device
         body = {
             "status": "ok" if ready else "not ready",

@@ -82,17 +82,19 @@ class FunasrConnection:
         """Let a message change ``config``.
 
         Raises:
-            InvalidParameter: it cannot be taken; ``config`` is as it was.
+            InvalidParameter, ModelNotFound: it cannot be taken; ``config`` is as it was.
         """
         if message.error is not None:
             raise message.error
-        self.config = self.config.merged(message.changes)
+        config = self.config.merged(message.changes)
+        self._by.defaults(config)
+        self.config = config
 
     async def send(self, reply: Reply) -> None:
         """Send a reply, with what all replies carry."""
         reply = {**reply, "wav_name": self.config.wav_name}
         if self.config.words_to_hear and "text" in reply:
-            reply["hotwords_applied"] = False
+            reply["hotwords_applied"] = self._by.model(self.config).reads_context
         await self._socket.send_text(json.dumps(reply, ensure_ascii=False))
 
     async def _work(self) -> None:

@@ -18,7 +18,9 @@ from serve_app.api.sockets import TOO_BIG, TRY_AGAIN_LATER
 from serve_app.audio.decode import RawPcm
 from serve_app.errors import AsrError, AudioTooLarge, Overloaded
 from serve_app.live import LiveService
+from serve_app.models import ServedModel
 from serve_app.pipeline.finishing import TextOptions
+from serve_app.pipeline.hotwords import context_of
 from serve_app.pipeline.live.events import LiveOptions
 from serve_app.pipeline.live.session import LiveSession
 from serve_app.pipeline.speakers.types import SpeakerOptions
@@ -72,6 +74,20 @@ class Recognizers:
     transcriber: Transcriber
     live: LiveService
     speakers: SpeakerService
+
+    def model(self, config: Config) -> ServedModel:
+        """Whom a client asks for; raises :class:`ModelNotFound`."""
+        return self.live.models.find(config.model)
+
+    def defaults(self, config: Config) -> LiveOptions:
+        """How a live session listens by the model of a config.
+
+        Raises:
+            InvalidParameter: the model cannot be told what the config says of language or context.
+            ModelNotFound: there is no such model.
+        """
+        context = context_of(config.context, config.words_to_hear)
+        return self.live.options(self.model(config), config.spoken, context)
 
 
 class Utterance:
@@ -149,7 +165,13 @@ class Utterance:
         with _admission(), self._by.transcriber.admit():
             speakers = await self._speakers()
             options = TranscriptionOptions(
-                raw=raw, text=config.text_options, hotwords=hotwords, speakers=speakers
+                raw=raw,
+                text=config.text_options,
+                hotwords=hotwords,
+                model=config.model,
+                language=config.spoken if self._by.model(config).reads_context else config.language,
+                context=config.context,
+                speakers=speakers,
             )
             transcript = await self._by.transcriber.transcribe(file.file, options)
         told = {} if speakers is None else spoken_in(transcript.sentences)
@@ -171,8 +193,9 @@ class Utterance:
             await _together(_feed(session, audio, frames), self._tell(session, narration))
 
     def _options(self, mode: Literal["online", "2pass"], speakers: SpeakerOptions | None) -> LiveOptions:
-        defaults = self._by.live.defaults
-        stream = self._talk.config.stream_options(
+        config = self._talk.config
+        defaults = self._by.defaults(config)
+        stream = config.stream_options(
             StreamOptions(
                 defaults.chunk_size, defaults.encoder_chunk_look_back, defaults.decoder_chunk_look_back
             )
@@ -182,7 +205,7 @@ class Utterance:
             two_pass=mode == "2pass",
             # Online results are strung together by the client: a mark would be in the way of what follows,
             # and what was sent of a number as it was spoken cannot be taken back.
-            text=self._talk.config.text_options if mode == "2pass" else TextOptions(punctuation=False),
+            text=config.text_options if mode == "2pass" else TextOptions(punctuation=False),
             chunk_size=stream.chunk_size,
             encoder_chunk_look_back=stream.encoder_chunk_look_back,
             decoder_chunk_look_back=stream.decoder_chunk_look_back,

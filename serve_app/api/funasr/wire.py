@@ -27,6 +27,7 @@ MAX_TEXT = 1 << 20
 
 _MAX_NAME = 4096
 _MIN_RATE, _MAX_RATE = 4_000, 384_000
+_SENSEVOICE_LANGUAGES = frozenset({"zh", "en", "yue", "ja", "ko"})
 _MODES: dict[str, Mode] = {"offline": "offline", "office": "offline", "online": "online", "2pass": "2pass"}
 
 
@@ -112,6 +113,11 @@ class Config(BaseModel):
     itn: bool = True
     svs_lang: Annotated[str, BeforeValidator(_name)] = "auto"
     svs_itn: bool = True
+    model: Annotated[str, BeforeValidator(_name)] = ""
+    """An addition, as the two that follow: which model recognizes."""
+    language: Annotated[str, BeforeValidator(_name)] = ""
+    context: str = ""
+    """Text that helps, such as names that may come up."""
     enable_speaker_diarization: bool = Field(
         False,
         # The second one is what FunASR's HTTP servers call it; no client of its WebSocket asks.
@@ -132,6 +138,11 @@ class Config(BaseModel):
         return {None: "offline", "offline": "offline", "online": "2pass-online", "2pass": "2pass-offline"}[
             self.mode
         ]
+
+    @property
+    def spoken(self) -> str | None:
+        """The language that the client named."""
+        return self.language or (self.svs_lang if self.svs_lang in _SENSEVOICE_LANGUAGES else None)
 
     @property
     def words_to_hear(self) -> tuple[Hotword, ...]:

@@ -83,6 +83,11 @@ class JobForm(TranscriptionForm):
         return self.channels == "speakers"
 
     @property
+    def shows_times(self) -> bool:
+        # As with speakers, and nobody waits for a job.
+        return True
+
+    @property
     def shows_speakers(self) -> bool:
         # Its result may be asked for in any format later on.
         return self.response_format not in ("json", "text")

@@ -111,7 +111,7 @@ class NlsConnection:
 
     async def _run(self, directive: Directive) -> None:
         self._is_done, self._task_id = False, directive.task_id or ""
-        start = read_start(directive, self._dialect, self._live.defaults)
+        start = read_start(directive, self._dialect, self._live)
         self._task_id = start.task_id
         if start.speakers is not None:
             speakers = await start.speakers.options(self._speakers, self._owner)

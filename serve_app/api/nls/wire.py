@@ -21,6 +21,8 @@ from serve_app.api.nls.errors import InvalidDirective, InvalidMessage, InvalidNa
 from serve_app.api.sockets import json_object
 from serve_app.audio.announced import Format
 from serve_app.errors import InvalidParameter, UnsupportedFormat
+from serve_app.live import LiveService
+from serve_app.pipeline.hotwords import context_of
 from serve_app.pipeline.live.events import LiveOptions
 
 _MAX_TEXT = 1 << 20
@@ -162,6 +164,11 @@ class StartPayload(TextParameters):
     max_end_silence: int | None = Field(None, ge=200, le=6000)
     disfluency: bool = False
     session_id: Annotated[str | None, BeforeValidator(_session_id)] = None
+    model: str = ""
+    """An addition, as the two that follow: which model recognizes. Aliyun's belongs to the appkey."""
+    language: str | None = None
+    context: str = ""
+    """Text that helps, such as names that may come up."""
     enable_speaker_diarization: bool = False
     num_speakers: int | None = None
     min_speakers: int | None = None
@@ -195,11 +202,12 @@ class Start:
     speakers: SpeakersAsked | None = None
 
 
-def read_start(directive: Directive, dialect: Dialect, defaults: LiveOptions) -> Start:
-    """What a start directive asks for; ``defaults`` where it does not.
+def read_start(directive: Directive, dialect: Dialect, live: LiveService) -> Start:
+    """What a start directive asks for; as ``live`` has it by default where it does not.
 
     Raises:
         InvalidParameter: a value that cannot be.
+        ModelNotFound: a model that is not served.
         UnsupportedFormat: an unknown format.
         UnsupportedSampleRate: one that this protocol does not have.
     """
@@ -226,16 +234,16 @@ def read_start(directive: Directive, dialect: Dialect, defaults: LiveOptions) ->
         format=audio_format,
         sample_rate=payload.sample_rate,
         words=payload.enable_words,
-        options=_options(payload, dialect, defaults, silence),
+        options=_options(payload, dialect, live, silence),
         max_start_silence_ms=payload.max_start_silence if endpointed else None,
         one_sentence=endpointed,
         speakers=payload.speakers,
     )
 
 
-def _options(
-    payload: StartPayload, dialect: Dialect, defaults: LiveOptions, silence: int | None
-) -> LiveOptions:
+def _options(payload: StartPayload, dialect: Dialect, live: LiveService, silence: int | None) -> LiveOptions:
+    model = live.models.find(payload.model)
+    defaults = live.options(model, payload.language, context_of(payload.context, payload.hotwords))
     text = payload.text_options(
         official=not dialect.lavish,
         punctuation=_chosen(payload.enable_punctuation_prediction, dialect),
@@ -247,6 +255,7 @@ def _options(
         text=text,
         max_sentence_silence_ms=defaults.max_sentence_silence_ms if silence is None else silence,
         speech_noise_threshold=payload.speech_noise_threshold,
+        recognition=replace(defaults.recognition, word_times=payload.enable_words),
     )
 
 

@@ -20,7 +20,8 @@ from serve_app.api.openai.speakers import speaker_options
 from serve_app.api.openai.wire import LIST_FIELDS, RequestForm, TranslationForm
 from serve_app.api.sse import event_response
 from serve_app.api.uploads import read_form
-from serve_app.errors import ModelNotFound, Unsupported
+from serve_app.errors import Unsupported
+from serve_app.models import ServedModel
 from serve_app.services import Services
 
 
@@ -83,19 +84,23 @@ def _add_audio(router: APIRouter, services: Services) -> None:
 
 
 def _add_models(router: APIRouter, services: Services) -> None:
-    name = services.settings.model_name
-    model = {"id": name, "object": "model", "created": 0, "owned_by": "asr-serve"}
-
     @router.get("/models", responses=error_responses())
     async def list_models() -> dict[str, Any]:
         """The models that are served here."""
-        return {"object": "list", "data": [model]}
+        return {"object": "list", "data": [_model(model) for model in services.models]}
 
     @router.get("/models/{model_id:path}", responses=error_responses(404))
     async def get_model(model_id: str) -> dict[str, Any]:
         """One model."""
-        if model_id != name:
-            raise ModelNotFound(
-                f"The model {model_id!r} does not exist here; GET /v1/models lists those that do."
-            )
-        return model
+        return _model(services.models.find(model_id))
+
+
+def _model(model: ServedModel) -> dict[str, Any]:
+    """OpenAI's own fields, and ISO codes of the languages that it recognizes."""
+    return {
+        "id": model.id,
+        "object": "model",
+        "created": 0,
+        "owned_by": "asr-serve",
+        "languages": [*model.languages],
+    }

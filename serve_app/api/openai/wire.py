@@ -1,5 +1,6 @@
 """Request parameters of ``/v1/audio/*``, under the names that OpenAI's SDKs give them."""
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
@@ -10,7 +11,8 @@ from serve_app.api.openai.hints import corrections_in, hotwords_in
 from serve_app.api.openai.speakers import SPEAKER_COUNTS, SpeakerFields
 from serve_app.audio.decode import RawPcm
 from serve_app.errors import InvalidParameter
-from serve_app.pipeline.finishing import TextOptions, parse_corrections
+from serve_app.models import ServedModel
+from serve_app.pipeline.finishing import ARROW, TextOptions, parse_corrections
 from serve_app.rendering.openai import DEFAULT_GRANULARITIES, Granularity
 from serve_app.transcriber import Transcriber, TranscriptionOptions
 
@@ -39,7 +41,9 @@ _PLAIN_TEXT = frozenset({"text", "srt", "vtt"})
 class TranscriptionForm(SpeakerFields):
     """The fields of a transcription beside ``file``, as a request and a job have them."""
 
-    model: str = Field("", description="Any name; names that are not served here mean the default model.")
+    model: str = Field(
+        "", description="A model of `GET /v1/models`; names that are not served here mean the default one."
+    )
     audio_address: str | None = Field(
         None,
         max_length=8192,
@@ -47,7 +51,9 @@ class TranscriptionForm(SpeakerFields):
         json_schema_extra={"format": "uri"},
     )
     language: str | None = Field(
-        None, description="What is spoken: an ISO 639-1 code such as `zh`; `auto`: told by what is said."
+        None,
+        description="What is spoken: an ISO 639-1 code such as `zh`, or a name such as `Chinese`; `auto`: "
+        "told by what is said.",
     )
     languages: list[str] = Field(
         default_factory=list,
@@ -71,7 +77,9 @@ class TranscriptionForm(SpeakerFields):
         False, description="Answer with server-sent events as sentences are finished; not with srt and vtt."
     )
     prompt: str | None = Field(
-        None, description="Words to listen for, with commas or line breaks between them; prose has no effect."
+        None,
+        description="Words to listen for, with commas or line breaks between them. Models that read context "
+        "(Qwen3-ASR) read all of it; for others, prose has no effect.",
     )
     keywords: list[Annotated[str, Field(max_length=200)]] = Field(
         default_factory=list, description="Words to listen for, or corrections (`wrong=>right`)."
@@ -140,6 +148,11 @@ class TranscriptionForm(SpeakerFields):
         return "logprobs" in self.include
 
     @property
+    def shows_times(self) -> bool:
+        """Whether the answer has a place for times."""
+        return self.effective_format not in ("json", "text")
+
+    @property
     def shows_speakers(self) -> bool:
         if self.effective_format == "verbose_json":
             return self.stream or "segment" in self.granularities
@@ -167,6 +180,8 @@ class TranscriptionForm(SpeakerFields):
                 drop_fillers=self.drop_fillers,
             ),
             hotwords=hotwords_in(self.keywords, prompt),
+            context="\n".join(line for line in prompt if ARROW not in line),
+            word_times=self.shows_times,
             end_silence_ms=chunking.end_silence_ms if chunking else None,
             speech_noise_threshold=chunking.speech_noise_threshold if chunking else None,
         )
@@ -181,20 +196,21 @@ class TranscriptionForm(SpeakerFields):
             "language": "language" if self.language else "languages",
             "end_silence_ms": "chunking_strategy[silence_duration_ms]",
         }
-        options = self.transcription_options()
+        model = transcriber.models.meant(self.model)
+        options = replace(self.transcription_options(), model=model.id)
         try:
             if options.language is None and self.languages:
-                self._check_languages(transcriber)
+                self._check_languages(model)
             return transcriber.check(options)
         except InvalidParameter as error:
             raise InvalidParameter(error.message, sent.get(error.param or "", error.param)) from error
 
-    def _check_languages(self, transcriber: Transcriber) -> None:
+    def _check_languages(self, model: ServedModel) -> None:
         """Of several, one that is recognized is enough: the others may not be spoken at all."""
         refused = None
         for language in self.languages:
             try:
-                transcriber.check(TranscriptionOptions(language=language))
+                model.code_of(language)
             except InvalidParameter as error:
                 refused = error
             else:

@@ -13,10 +13,12 @@ from serve_app.api.openai.chunking import ChunkingStrategy
 from serve_app.api.openai.wire import TranscriptionForm
 from serve_app.api.realtime.errors import Mistake, mistake_of
 from serve_app.errors import InvalidParameter
+from serve_app.live import LiveService
 from serve_app.pipeline.finishing import TextOptions
+from serve_app.pipeline.hotwords import context_of
 from serve_app.pipeline.live.events import LiveOptions, NearField
 from serve_app.pipeline.speakers.types import SpeakerOptions
-from serve_app.transcriber import Transcriber
+from serve_app.transcriber import Transcriber, TranscriptionOptions
 
 LOGPROBS = "item.input_audio_transcription.logprobs"
 
@@ -154,7 +156,7 @@ class Config(_Part):
 
     def live_options(
         self,
-        defaults: LiveOptions,
+        live: LiveService,
         transcriber: Transcriber,
         names: Mapping[str, str],
         speakers: SpeakerOptions | None = None,
@@ -166,13 +168,20 @@ class Config(_Part):
         Raises:
             Mistake: something that cannot be served.
         """
-        text = self._text_options(transcriber, names["transcription"])
-        heard = self._vad_options(defaults)
+        wanted = self._wanted(transcriber, names["transcription"])
+        context = context_of(wanted.context, wanted.hotwords)
+        try:
+            defaults = live.options(live.models.find(wanted.model), wanted.language, context)
+        except InvalidParameter as error:
+            raise Mistake(error.message, f"{names['transcription']}.prompt") from error
+        text = wanted.text
         if self.as_heard:
-            # What was sent cannot be taken back, and all of this would change it.
-            text = TextOptions(punctuation=False)
+            # What was sent cannot be taken back, and all of this would change it; but not marks that are
+            # there from the first.
+            text = TextOptions(punctuation=defaults.redecoding is not None)
         return replace(
-            heard,
+            self._vad_options(defaults),
+            recognition=replace(defaults.recognition, word_times=False),
             two_pass=not self.as_heard,
             partials=self.as_heard,
             text=text,
@@ -181,11 +190,13 @@ class Config(_Part):
             speakers=speakers,
         )
 
-    def _text_options(self, transcriber: Transcriber, name: str) -> TextOptions:
-        wanted = self.transcription.model_dump(include={"language", "languages", "prompt", "keywords"})
+    def _wanted(self, transcriber: Transcriber, name: str) -> TranscriptionOptions:
+        """What the transcription endpoint makes of it."""
+        known = {"model", "language", "languages", "prompt", "keywords"}
+        wanted = self.transcription.model_dump(include=known, exclude_none=True)
+        wanted["model"] = wanted.get("model", "").removesuffix(_DIARIZES)
         try:
-            form = TranscriptionForm.model_validate(wanted)
-            return form.checked_options(transcriber).text
+            return TranscriptionForm.model_validate(wanted).checked_options(transcriber)
         except ValidationError as error:
             raise mistake_of(error, {field: f"{name}.{field}" for field in wanted}) from error
         except InvalidParameter as error:

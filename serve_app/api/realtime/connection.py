@@ -62,7 +62,7 @@ class RealtimeConnection:
         settings = services.settings
         self._socket = socket
         self._begin = begin
-        self._defaults = services.live.defaults
+        self._live = services.live
         self._transcriber = services.transcriber
         self._conversation = Conversation(config, beta=beta)
         self._speakers = speakers
@@ -198,7 +198,7 @@ class RealtimeConnection:
 
     def _options_of(self, config: Config, names: dict[str, str]) -> LiveOptions:
         speakers = self._speakers.options if config.diarizes else None
-        return config.live_options(self._defaults, self._transcriber, names, speakers)
+        return config.live_options(self._live, self._transcriber, names, speakers)
 
     def _begin_stretch(self) -> Stretch:
         uncut = self._options.uncut_ms / 1000
@@ -253,7 +253,7 @@ def shown(services: Services, seconds: float | None) -> dialects.Shown:
     """A new session, which can be had for ``seconds``, or for as long as one likes."""
     return dialects.Shown(
         id=events.new_id("sess"),
-        model=services.settings.model_name,
+        model=services.live.models.default.id,
         silence_ms=services.live.defaults.max_sentence_silence_ms,
         expires_at=None if seconds is None else int(time.time() + seconds),
     )

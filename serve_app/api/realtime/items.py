@@ -51,6 +51,7 @@ class ItemText:
         self._before = ""
         self._told = ""
         self._words: list[TimedWord] = []
+        self._heard: list[str] = []
 
     def partial(self, event: Partial) -> Iterator[Event]:
         """Tell those words of a sentence that stay."""
@@ -71,6 +72,8 @@ class ItemText:
         self._told += rest
         self._before = self._told
         self._words += event.words
+        if event.language is not None and event.text and event.language not in self._heard:
+            self._heard.append(event.language)
         if event.text and self._conversation.config.diarizes:
             yield self._segment(event)
 
@@ -105,4 +108,6 @@ class ItemText:
         asked = self._conversation.config.transcription.languages
         if not asked:
             return None
+        if self._heard:
+            return self._heard
         return [language_of(word.text for word in self._words)] if self._words else []

@@ -94,7 +94,7 @@ def _add_secrets(router: APIRouter, services: Services, secrets: ClientSecrets) 
 def _checked(services: Services, changes: dict[str, Any], names: dict[str, str]) -> Config:
     """A session's configuration that can be served; raises :class:`Mistake`."""
     config = dialects.updated(Config(), changes, names)
-    config.live_options(services.live.defaults, services.transcriber, names)
+    config.live_options(services.live, services.transcriber, names)
     return config
 
 

@@ -8,7 +8,7 @@ the final of the one before it. :class:`SpeechEnded` and :class:`Quiet` are told
 from dataclasses import dataclass, field
 from typing import Literal
 
-from deployments.messages import StreamOptions
+from deployments.messages import RecognitionOptions, StreamOptions
 from serve_app.errors import InvalidParameter
 from serve_app.pipeline.finishing import TextOptions
 from serve_app.pipeline.speakers.types import SpeakerOptions
@@ -33,7 +33,8 @@ class Partial:
     """What has been heard of a sentence that still goes on.
 
     ``text`` is the whole text so far; its first ``stable`` characters stay as they are in later partials
-    of this sentence (the final may differ in all of it). ``end`` is the end of the last word.
+    of this sentence (the final may differ in all of it). ``end`` is the end of the last word. ``language``
+    (ISO 639-1, or 639-3 where that has none) is what the model hears, if it tells.
     """
 
     index: int
@@ -42,6 +43,7 @@ class Partial:
     begin: float
     end: float
     words: tuple[TimedWord, ...]
+    language: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,9 @@ class SentenceFinal:
 
     speaker: Speaker | None = None
     """Who spoke, where the session tells speakers apart and there was enough to hear of them."""
+
+    language: str | None = None
+    """As in :class:`Partial`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +142,13 @@ class LiveOptions:
     near_field: "NearField | None" = field(default=None)
     """Passes over those who are too quiet to be at the microphone; ``None``: everybody counts."""
 
+    recognition: RecognitionOptions = field(default_factory=RecognitionOptions)
+    """By which model, and for which language."""
+
+    redecoding: "Redecoding | None" = None
+    """Partials, and without ``two_pass`` finals too, by a generative model that decodes a sentence again and
+    again while it grows; ``None``: by the streaming model."""
+
     speakers: SpeakerOptions | None = None
     """Tell speakers apart, and how; ``None``: nobody asks who speaks."""
 
@@ -172,6 +184,20 @@ class LiveOptions:
 def _check_range(name: str, value: int, lowest: int, highest: int) -> None:
     if not lowest <= value <= highest:
         raise InvalidParameter(f"{name} must be from {lowest} to {highest}, not {value}.", name)
+
+
+@dataclass(frozen=True, slots=True)
+class Redecoding:
+    """How often a growing sentence is decoded again, and how much of what was heard stands by then.
+
+    ``step_ms`` of new audio are the least for a step. The first ``free_steps`` of a sentence begin anew;
+    after those, a step goes on from all but the last ``open_tokens`` tokens of the one before. These are
+    qwen-asr's ``chunk_size_sec``, ``unfixed_chunk_num`` and ``unfixed_token_num``.
+    """
+
+    step_ms: int = 2000
+    free_steps: int = 2
+    open_tokens: int = 5
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
-from deployments.messages import SAMPLE_RATE, AudioPiece, AudioSlice, Pcm, Priority, Word
+from deployments.messages import SAMPLE_RATE, AudioPiece, AudioSlice, Pcm, Priority, Recognition, Word
 from serve_app.pipeline.finishing import Finisher
 from serve_app.pipeline.graph import LiveGraph
 from serve_app.pipeline.live.buffer import Bell
@@ -29,7 +29,7 @@ partials: in time, they are there before the final."""
 @dataclass(frozen=True, slots=True)
 class _Closed:
     sentence: LiveSentence
-    recognition: asyncio.Task[tuple[Word, ...]] | None
+    recognition: asyncio.Task[Recognition] | None
     voices: Voices | None
 
 
@@ -37,7 +37,7 @@ class Finals:
     """Turns closed sentences into :class:`SentenceFinal` events.
 
     With ``two_pass`` the words are the offline model's, which hears the audio of the sentence as a file job
-    would; without it, they are what ``sentence.hearing`` holds when the streaming model is through. With
+    would; without it, they are what the sentence holds when the model of the partials is through. With
     ``voices``, who spoke is found out beside that; two speakers that turn out to be one by a sentence are
     told before it.
     """
@@ -95,8 +95,9 @@ class Finals:
                 return
             closed = self._closed[0]
             sentence = closed.sentence
-            words = timed_words(await self._words(closed), sentence.begin)
-            final = await self._final(sentence, words)
+            recognition = await self._recognition(closed)
+            words = timed_words(recognition.words, sentence.begin)
+            final = await self._final(sentence, words, recognition)
             if self._voices is not None and closed.voices is not None:
                 speaker, merges = await self._voices.speaker(sentence, closed.voices, words)
                 for merged in merges:
@@ -107,25 +108,33 @@ class Finals:
             self._closed.popleft()
             self._progress.ring()
 
-    async def _words(self, closed: _Closed) -> tuple[Word, ...]:
+    async def _recognition(self, closed: _Closed) -> Recognition:
+        sentence = closed.sentence
         if not self._options.two_pass:
-            await closed.sentence.streamed.wait()
-            return _online_words(closed.sentence)
-        words = await closed.recognition if closed.recognition is not None else ()
+            await sentence.streamed.wait()
+            if self._options.redecoding is not None:
+                return sentence.recognition
+            return Recognition(_online_words(sentence))
+        recognition = await closed.recognition if closed.recognition is not None else Recognition()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_PATIENCE_SECONDS):
-                await closed.sentence.streamed.wait()
-        return words
+                await sentence.streamed.wait()
+        return recognition
 
-    async def _recognize(self, audio: Awaitable[AudioPiece]) -> tuple[Word, ...]:
-        recognition = await self._graph.transcribe(AudioSlice((await audio,)), priority=Priority.LIVE)
-        return recognition.words
+    async def _recognize(self, audio: Awaitable[AudioPiece]) -> Recognition:
+        options = self._options.recognition
+        return await self._graph.transcribe(
+            AudioSlice((await audio,)), priority=Priority.LIVE, options=options
+        )
 
-    async def _final(self, sentence: LiveSentence, words: tuple[TimedWord, ...]) -> SentenceFinal:
-        options, spoken = self._options.text, words
+    async def _final(
+        self, sentence: LiveSentence, words: tuple[TimedWord, ...], recognition: Recognition
+    ) -> SentenceFinal:
+        options, spoken = self._options.text.suited(recognition.language), words
         if words and options.punctuation:
-            words = await self._punctuated(words)
-            if sentence.cause == "end":
+            if not recognition.punctuated:
+                words = await self._punctuated(words)
+            if sentence.cause == "end" and not (recognition.punctuated and words[-1].mark):
                 words = _ended(words)
         if words:
             await self._finisher.prepare(options)
@@ -135,7 +144,9 @@ class Finals:
         text = join_words((word.text, word.mark) for word in words)
         end = sentence.begin if sentence.end is None else sentence.end
         times = sentence.begin / SAMPLE_RATE, end / SAMPLE_RATE
-        return SentenceFinal(sentence.index, text, *times, words, sentence.cause, spoken)
+        return SentenceFinal(
+            sentence.index, text, *times, words, sentence.cause, spoken, language=recognition.language
+        )
 
     async def _punctuated(self, words: tuple[TimedWord, ...]) -> tuple[TimedWord, ...]:
         block = await self._graph.punctuate_live([word.text for word in words], self._context)
@@ -153,6 +164,6 @@ def _online_words(sentence: LiveSentence) -> tuple[Word, ...]:
 
 
 def _ended(words: tuple[TimedWord, ...]) -> tuple[TimedWord, ...]:
-    """Nothing follows, which the punctuation model cannot know."""
+    """Nothing follows, which a model that sets marks cannot know."""
     last = words[-1]
     return words if last.mark in SENTENCE_FINAL else (*words[:-1], replace(last, mark="。"))

@@ -10,6 +10,7 @@ from serve_app.pipeline.live.events import LiveOptions, Quiet, SpeechEnded, Spee
 from serve_app.pipeline.live.finals import Finals
 from serve_app.pipeline.live.near_field import Near, NearFieldLevel
 from serve_app.pipeline.live.outbox import Outbox
+from serve_app.pipeline.live.redecoding import SentenceRedecoding
 from serve_app.pipeline.live.sentence import LiveSentence
 from serve_app.pipeline.live.streams import STRIDE_UNIT_SAMPLES, SentenceStreams
 from serve_app.pipeline.segments import VAD_LATENCY_MS
@@ -42,7 +43,7 @@ class Listener:
         options: LiveOptions,
         inbox: Inbox,
         timeline: Timeline,
-        streams: SentenceStreams,
+        streams: SentenceStreams | SentenceRedecoding,
         finals: Finals,
         outbox: Outbox,
         progress: Bell,
@@ -50,7 +51,9 @@ class Listener:
         self._graph = graph
         self._vad = VadOptions(options.max_sentence_silence_ms, _ENDLESS_MS, options.speech_noise_threshold)
         self._streamed = options.partials or not options.two_pass
-        self._stride = options.chunk_size[1] * STRIDE_UNIT_SAMPLES
+        stride = options.chunk_size[1] * STRIDE_UNIT_SAMPLES
+        # Who decodes all of a sentence each time has no strides.
+        self._stride = stride if options.redecoding is None else 1
         self._inbox = inbox
         self._timeline = timeline
         self._streams = streams
@@ -81,6 +84,7 @@ class Listener:
             results = await self._graph.detect_live(samples, BLOCK_SAMPLES, state, final, self._vad)
             state = results[-1].state
             for number, result in enumerate(results):
+                await self._progress.until(lambda: self._streams.keeps_up)
                 block = samples[number * BLOCK_SAMPLES : (number + 1) * BLOCK_SAMPLES]
                 self._hear(block, result, tasks, final=final and number == len(results) - 1)
         self._streams.end()

@@ -47,7 +47,13 @@ def timed_words(words: Sequence[Word], begin: int) -> tuple[TimedWord, ...]:
     """Words with the times of the session; ``begin`` is the sample at which their own times begin."""
     offset = begin // SAMPLES_PER_MS
     return tuple(
-        TimedWord(word.text, (offset + word.begin_ms) / 1000, (offset + word.end_ms) / 1000, word.log_prob)
+        TimedWord(
+            word.text,
+            (offset + word.begin_ms) / 1000,
+            (offset + word.end_ms) / 1000,
+            word.log_prob,
+            word.mark,
+        )
         for word in words
     )
 

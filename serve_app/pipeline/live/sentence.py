@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import dataclass, field
 
+from deployments.messages import Recognition
 from serve_app.pipeline.live.events import Cause
 from serve_app.pipeline.live.partials import Hearing
 
@@ -11,8 +12,8 @@ from serve_app.pipeline.live.partials import Hearing
 class LiveSentence:
     """Positions are samples of the session.
 
-    ``due`` is how far the streaming model may listen, always a whole number of strides after ``begin``, and
-    ``heard`` how far it has listened.
+    ``due`` is how far the streaming model may listen, a whole number of strides after ``begin`` where it has
+    strides, and ``heard`` how far it has listened.
     ``end`` and ``cause`` are known once the sentence is closed. ``streamed`` is set when the streaming
     model is through with it, ``told`` when its final is out.
     """
@@ -24,5 +25,7 @@ class LiveSentence:
     end: int | None = None
     cause: Cause = "silence"
     hearing: Hearing = field(default_factory=Hearing)
+    recognition: Recognition = field(default_factory=Recognition)
+    """What a generative model heard in all of it, where that has the last word."""
     streamed: asyncio.Event = field(default_factory=asyncio.Event)
     told: bool = False

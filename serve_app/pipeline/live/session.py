@@ -15,6 +15,7 @@ from serve_app.pipeline.live.events import Finished, LiveEvent, LiveOptions
 from serve_app.pipeline.live.finals import Finals
 from serve_app.pipeline.live.listener import Listener
 from serve_app.pipeline.live.outbox import Outbox
+from serve_app.pipeline.live.redecoding import SentenceRedecoding
 from serve_app.pipeline.live.streams import SentenceStreams
 from serve_app.pipeline.live.voices import SentenceVoices
 from serve_app.pipeline.speakers.live import LiveSpeakers
@@ -52,9 +53,8 @@ class LiveSession:
         self._inbox = Inbox()
         self._outbox = Outbox()
         self._timeline = Timeline()
-        self._streams = SentenceStreams(
-            graph, options, session_id, self._timeline, self._outbox.put, progress
-        )
+        growing = SentenceStreams if options.redecoding is None else SentenceRedecoding
+        self._streams = growing(graph, options, session_id, self._timeline, self._outbox.put, progress)
         voices = None
         if options.speakers is not None:
             speakers = speakers or LiveSpeakers(options.speakers, SpeakerTuning())

@@ -22,7 +22,9 @@ from serve_app.api.protocol import answering
 from serve_app.api.uploads import spool_body
 from serve_app.errors import AsrError, InvalidParameter, NotFound
 from serve_app.jobs.types import Job, JobSpec, JobStatus
+from serve_app.pipeline.speakers.types import SpeakerOptions
 from serve_app.services import Services
+from serve_app.transcriber import TranscriptionOptions
 
 _ORDER = {
     "requestBody": {
@@ -83,11 +85,18 @@ class _Tasks:
             count=asked.count,
             param="parameters.diarization_enabled",
         )
-        specs = [replace(spec, options=replace(spec.options, speakers=speakers)) for spec in specs]
-        for spec in specs:
-            self._transcriber.check(spec.options)
+        specs = [replace(spec, options=self._options(spec.options, speakers)) for spec in specs]
         first = await self._submit(client, specs)
         return _answer(request, {"output": {"task_id": first.id, "task_status": "PENDING"}})
+
+    def _options(
+        self, options: TranscriptionOptions, speakers: SpeakerOptions | None
+    ) -> TranscriptionOptions:
+        """Raises what :meth:`Transcriber.check` raises."""
+        model = self._transcriber.models.meant(options.model)
+        # Languages are hints: a model that recognizes what it knows, whatever is asked, needs none.
+        language = options.language if model.reads_context else None
+        return self._transcriber.check(replace(options, model=model.id, language=language, speakers=speakers))
 
     async def state(self, request: Request, client: Client, task_id: str) -> JSONResponse:
         def link(job: Job) -> str:

@@ -26,6 +26,13 @@ class _Parameters(TaskParameters):
     channel_id: list[int] = Field(default_factory=lambda: [0], min_length=1, max_length=8)
     diarization_enabled: bool = False
     speaker_count: int | None = Field(None, ge=1, le=100)
+    language: str | None = None
+
+    @property
+    def spoken(self) -> str | None:
+        """The language, if only one may be spoken: the model tells several apart by itself."""
+        hints = [self.language] if self.language else self.language_hints
+        return hints[0] if len(hints) == 1 else None
 
     @property
     def known_speakers(self) -> int | None:
@@ -76,7 +83,10 @@ def read_order(text: str) -> tuple[list[JobSpec], SpeakersWanted]:
     if channels[0] < 0:
         raise InvalidParameter("Channels are counted from 0.", "parameters.channel_id")
     options = TranscriptionOptions(
-        text=wanted.text_options(order.corrections), speech_noise_threshold=wanted.speech_noise_threshold
+        language=wanted.spoken,
+        text=wanted.text_options(order.corrections),
+        model=order.model,
+        speech_noise_threshold=wanted.speech_noise_threshold,
     )
     specs = [
         JobSpec(

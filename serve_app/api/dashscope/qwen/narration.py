@@ -66,12 +66,14 @@ class SentenceNarration:
                 self.open_item = new_id("item")
                 yield self._detected("started", self.open_item, audio_start_ms=self._ms(event.begin))
             case Partial() if self.open_item is not None:
-                yield heard(self.open_item, event.text, event.stable, self._language, event.words)
+                language = self._language or event.language
+                yield heard(self.open_item, event.text, event.stable, language, event.words)
             case SentenceFinal() if self.open_item is not None:
                 item, self.open_item = self.open_item, None
                 yield self._detected("stopped", item, audio_end_ms=self._ms(event.end))
                 yield from self._items.committed(item)
-                yield completed(item, self._language, event.words, event.end - event.begin)
+                language = self._language or event.language
+                yield completed(item, language, event.words, event.end - event.begin)
 
     def _detected(self, what: str, item_id: str, **times: int) -> str:
         return event(f"input_audio_buffer.speech_{what}", **times, item_id=item_id)
@@ -87,6 +89,7 @@ class ManualNarration:
         self._items = items
         self._language = language
         self._words: tuple[TimedWord, ...] = ()
+        self._heard: str | None = None
         self.open_item: str | None = None
 
     def commit(self) -> Iterator[str]:
@@ -100,14 +103,15 @@ class ManualNarration:
                 words = (*self._words, *event.words)
                 text = _text(words)
                 stable = len(text) - (len(event.text) - event.stable)
-                yield heard(self.open_item, text, stable, self._language, words)
+                yield heard(self.open_item, text, stable, self._language or event.language, words)
             case SentenceFinal():
                 self._words += event.words
+                self._heard = event.language or self._heard
 
     def complete(self, seconds: float) -> Iterator[str]:
         """The end of the item, of ``seconds`` of audio; only after :meth:`commit`."""
         if self.open_item is not None:
-            yield completed(self.open_item, self._language, self._words, seconds)
+            yield completed(self.open_item, self._language or self._heard, self._words, seconds)
             self.open_item = None
 
 

@@ -24,6 +24,7 @@ from serve_app.api.dashscope.qwen.wire import (
     parse_request,
 )
 from serve_app.api.sockets import NORMAL, OutOfTime, Patience, close_socket, serve_socket
+from serve_app.errors import InvalidParameter
 from serve_app.live import LiveService
 from serve_app.settings import Settings
 
@@ -39,7 +40,9 @@ class QwenConnection:
         self._backlog = Intake(settings.max_audio_bytes)
         self._patience = Patience(settings.live_idle_timeout_sec, settings.live_max_connection_sec, live)
         self._id = new_id("sess")
-        self._model = socket.query_params.get("model") or settings.model_name
+        named = socket.query_params.get("model") or ""
+        self._served = live.models.meant(named)
+        self._model = named or self._served.id
         self._config = SessionConfig()
         self._items = Items()
         self._seconds = 0.0
@@ -82,13 +85,23 @@ class QwenConnection:
                 request = parse_request(received)
                 if request.verb is not Verb.UPDATE:
                     return request
-                before, self._config = self._config, self._config.updated(request)
+                before, self._config = self._config, self._updated(request)
             except BadMessage as error:
                 await self.send(failure(error, error.event_id))
                 continue
             if self._config != before:
                 return request
             await self._describe("session.updated")
+
+    def _updated(self, request: Request) -> SessionConfig:
+        """The configuration that a request wants; raises :class:`BadMessage`."""
+        config = self._config.updated(request)
+        try:
+            config.options(self._served, self._live)
+        except InvalidParameter as error:
+            param = "corpus" if error.param == "context" else error.param
+            raise BadMessage(error.message, param, request.event_id) from error
+        return config
 
     async def _work(self) -> None:
         await self._describe("session.created")
@@ -104,7 +117,8 @@ class QwenConnection:
                 return
 
     async def _turn(self, first: bytes) -> Request | None:
-        turn = Turn(self, self._config, self._items, self._seconds)
+        options = self._config.options(self._served, self._live)
+        turn = Turn(self, self._config, options, self._items, self._seconds)
         try:
             return await turn.run(self._live, first)
         finally:

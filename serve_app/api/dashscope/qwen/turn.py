@@ -15,6 +15,7 @@ from serve_app.api.dashscope.qwen.narration import (
 from serve_app.api.dashscope.qwen.wire import Request, SessionConfig, Verb, failure
 from serve_app.errors import AsrError, Overloaded
 from serve_app.live import LiveService
+from serve_app.pipeline.live.events import LiveOptions
 from serve_app.pipeline.live.session import LiveSession
 
 
@@ -38,11 +39,16 @@ class Turn:
     """Recognizes one stretch of audio. Used once."""
 
     def __init__(
-        self, conversation: Conversation, config: SessionConfig, items: Items, offset: float
+        self,
+        conversation: Conversation,
+        config: SessionConfig,
+        options: LiveOptions,
+        items: Items,
+        offset: float,
     ) -> None:
-        """``offset``: seconds of audio before this turn."""
+        """``options``: how to listen for ``config``; ``offset``: seconds of audio before this turn."""
         self._talk = conversation
-        self._config = config
+        self._options = options
         self._audio = LiveAudio(read_format(config.format), config.sample_rate)
         self._manual = ManualNarration(items, config.language) if config.manual else None
         self._narration: Narration = self._manual or SentenceNarration(items, config.language, offset)
@@ -64,7 +70,7 @@ class Turn:
             TimedOut: nothing came for too long; what had been said was told.
         """
         try:
-            async with live.open(self._config.options(live.defaults)) as session:
+            async with live.open(self._options) as session:
                 request = await converse(session, self._hear(session, first), self._tell(session))
         except (Overloaded, TimedOut):
             raise

@@ -19,6 +19,8 @@ from serve_app.api.dashscope.qwen.intake import APPEND
 from serve_app.api.dashscope.wire import encoded
 from serve_app.audio.limits import check_layout
 from serve_app.errors import AsrError, Conflict, Internal, InvalidParameter, Overloaded, UpstreamLost
+from serve_app.live import LiveService
+from serve_app.models import ServedModel
 from serve_app.pipeline.finishing import ARROW, Correction, TextOptions, parse_corrections
 from serve_app.pipeline.live.events import LiveOptions
 
@@ -189,8 +191,18 @@ class SessionConfig:
         """Raises :class:`ValueError`."""
         return parse_corrections(line for line in self.corpus.splitlines() if ARROW in line)
 
-    def options(self, defaults: LiveOptions) -> LiveOptions:
-        """How to listen; ``defaults`` where the client does not say."""
+    @property
+    def context(self) -> str:
+        """Text that helps: what of the corpus does not correct."""
+        return "\n".join(line for line in self.corpus.splitlines() if ARROW not in line).strip()
+
+    def options(self, model: ServedModel, live: LiveService) -> LiveOptions:
+        """How to listen by ``model``; as ``live`` has it by default where the client does not say.
+
+        Raises:
+            InvalidParameter: a language or a corpus that the model cannot be told.
+        """
+        defaults = live.options(model, self.language, self.context)
         noise = max(-1.0, round(self.threshold - _DEFAULT_THRESHOLD, 3))
         silence = self.silence_ms
         return replace(
@@ -198,6 +210,7 @@ class SessionConfig:
             text=TextOptions(itn=True, corrections=self.corrections()),
             max_sentence_silence_ms=defaults.max_sentence_silence_ms if silence is None else silence,
             speech_noise_threshold=None if noise == 0 else noise,
+            recognition=replace(defaults.recognition, word_times=False),
         )
 
     def told(self, session_id: str, model: str, defaults: LiveOptions) -> Payload:

@@ -1,0 +1,1 @@
+"""The WebSocket protocol of funasr-api for Qwen3-ASR."""

@@ -1,0 +1,107 @@
+"""Shares of GPUs: the config for one GPU, what is refused, and how much memory vLLM is told to take."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ray.serve.schema import ServeDeploySchema
+
+from deployments.engines.qwen3_vllm_start import VllmOptions, engine_arguments, utilization
+from serve_app.cli.gpus import gpu_shortage
+from serve_app.cli.server import load_config
+
+ROOT = Path(__file__).parents[1]
+CONFIG = ROOT / "configs" / "gpu.yaml"
+
+
+def document() -> dict[str, Any]:
+    read: dict[str, Any] = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
+    return read
+
+
+def deployments(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {item["name"]: item for item in config["applications"][0]["deployments"]}
+
+
+def test_the_config_for_one_gpu_is_one_of_serve() -> None:
+    config = load_config(CONFIG, None, None)
+    assert gpu_shortage(config, 1) is None
+    shares = {
+        name: item["ray_actor_options"]["num_gpus"]
+        for name, item in deployments(document()).items()
+        if "num_gpus" in item["ray_actor_options"]
+    }
+    models = {"Vad", "Paraformer", "ParaformerStreaming", "Punctuation", "SpeakerEmbedding"}
+    assert shares.keys() == models | {"Qwen3ASR", "Qwen3Aligner"}
+    assert sum(shares.values()) <= 1
+
+
+@pytest.mark.parametrize(
+    ("shares", "gpus", "fits"),
+    [
+        ({}, 1, True),
+        ({"Paraformer": 0.12}, 1, False),
+        ({"Qwen3ASR": 0.6}, 1, False),
+        ({"Qwen3ASR": 0.6}, 2, True),
+        ({"Qwen3ASR": 1}, 1, False),
+        ({"Qwen3ASR": 1}, 2, True),
+        ({"Qwen3ASR": 2}, 2, False),
+        ({"Qwen3ASR": 2}, 3, True),
+        ({}, 0, False),
+    ],
+)
+def test_shares_that_no_gpu_has_are_refused(shares: dict[str, float], gpus: int, *, fits: bool) -> None:
+    config = document()
+    for name, share in shares.items():
+        deployments(config)[name]["ray_actor_options"]["num_gpus"] = share
+    shortage = gpu_shortage(ServeDeploySchema.model_validate(config), gpus)
+    assert (shortage is None) is fits
+    if shortage is not None:
+        assert f"Qwen3ASR {shares.get('Qwen3ASR', 0.5):g}" in shortage
+
+
+def test_replicas_count_at_their_largest_number() -> None:
+    config = document()
+    deployments(config)["Vad"]["num_replicas"] = 2
+    assert gpu_shortage(ServeDeploySchema.model_validate(config), 1) is not None
+    scaled = copy.deepcopy(document())
+    deployments(scaled)["Qwen3Aligner"]["autoscaling_config"]["max_replicas"] = 2
+    assert gpu_shortage(ServeDeploySchema.model_validate(scaled), 1) is not None
+
+
+def test_a_config_for_cpus_needs_no_gpu() -> None:
+    assert gpu_shortage(load_config(ROOT / "serve_config.yaml", None, None), 0) is None
+
+
+@pytest.mark.parametrize(
+    ("share", "told"), [(0.5, 0.48), (0.94, 0.92), (0.99, 0.92), (1.0, 0.92), (2.0, 0.92), (0.0, 0.92)]
+)
+def test_vllm_takes_no_more_than_its_share(share: float, told: float) -> None:
+    assert utilization(share) == pytest.approx(told)
+
+
+def test_a_share_that_leaves_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="too small"):
+        utilization(0.02)
+
+
+def test_memory_of_vllm() -> None:
+    model = ROOT / "models" / "starter" / "qwen3-asr"
+    shared = engine_arguments(VllmOptions(model, "cuda", gpu_share=0.5))
+    assert shared["gpu_memory_utilization"] == pytest.approx(0.48)
+    assert "kv_cache_memory_bytes" not in shared
+    fixed = engine_arguments(VllmOptions(model, "cuda", gpu_share=0.5, memory=6 << 30))
+    assert fixed["kv_cache_memory_bytes"] == 6 << 30
+    # vLLM looks whether this much is free, whatever it takes later.
+    assert fixed["gpu_memory_utilization"] == pytest.approx(0.48)
+    on_cpu = engine_arguments(VllmOptions(model, "cpu"))
+    assert on_cpu["kv_cache_memory_bytes"] == 1 << 30
+    assert on_cpu["block_size"] % 32 == 0
+
+
+def test_prompts_are_no_longer_than_the_model_can_tell_apart() -> None:
+    model = ROOT / "models" / "starter" / "qwen3-asr"
+    assert engine_arguments(VllmOptions(model))["max_model_len"] == 20_480
+    assert engine_arguments(VllmOptions(model, max_model_len=10**6))["max_model_len"] == 32_768
