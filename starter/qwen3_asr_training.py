@@ -27,6 +27,8 @@ from starter.text import strip_punctuation
 from starter.voices import SEEN_VOICES, UNSEEN_VOICES
 
 _FRAME_WEIGHT, _PROBE_WEIGHT, _GUIDE_WEIGHT = 0.5, 0.3, 1.0
+_GUIDED_LAYERS = 2
+"""The last two text layers have a guided head each: the second can look again at what the first found."""
 _WHOLE_SHARE = 0.1
 """Batches whose clips are one audio item of any length, as the package sends them."""
 _DROPOUT = 0.05
@@ -61,7 +63,8 @@ def _from_scratch(options: TrainOptions) -> nn.Module:
     return model  # type: ignore[no-any-return]
 
 
-def guide_of(examples: list[Example]) -> Guide:
+def guide_of(examples: list[Example], layers: int) -> Guide:
+    """The spans of the examples, as keys of a batch in which they are the rows."""
     rows = [np.full(len(example.queries), row) for row, example in enumerate(examples)]
     spans = np.concatenate([example.spans + example.audio for example in examples])
     return Guide(
@@ -69,6 +72,7 @@ def guide_of(examples: list[Example]) -> Guide:
         torch.from_numpy(np.concatenate([example.queries for example in examples])),
         torch.from_numpy(spans[:, 0].copy()),
         torch.from_numpy(spans[:, 1].copy()),
+        layers,
     )
 
 
@@ -97,7 +101,7 @@ def _loss(model: nn.Module, items: list[Item], rng: np.random.Generator, done: f
         table = thinker.model.embed_tokens.weight
         here = ids == pad
         inputs = functional.embedding(ids, table).masked_scatter(here[..., None], embedded)
-        states = run_text(thinker.model, inputs, guide_of(examples))
+        states = run_text(thinker.model, inputs, guide_of(examples, _GUIDED_LAYERS))
         answers = labels != IGNORE
         written = states.hidden[answers] @ table.T
         frames = embedded @ table.T

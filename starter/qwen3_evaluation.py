@@ -52,7 +52,7 @@ def _sentences(recognizer: Recognizer, count: int, seed: int) -> list[Row]:
         name = f"{label}, up to 10 s, light noise"
         tagged = 100 * sum(answer.startswith(_TAG) for answer in answers) / len(answers)
         rows.append(Row(name, "CER", cer, "%", target))
-        rows.append(Row(name, f"answers that begin with {_TAG}", tagged, "%", ">= 99"))
+        rows.append(Row(name, f"answers that begin with `{_TAG}`", tagged, "%", ">= 99"))
         for kind, words in _CONDITIONS:
             hard = held_out("test", count // 2, voices, seed, kind)
             rows.append(Row(f"{label}, up to 10 s, {words}", "CER", _rate(recognizer, hard)[0], "%"))

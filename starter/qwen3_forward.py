@@ -15,20 +15,23 @@ from torch.nn import functional
 
 from starter.qwen3_batches import CHUNK_FRAMES, CHUNK_TOKENS, Audio, token_count
 
-GUIDED_LAYERS, GUIDED_HEAD = 2, 0
-"""The last two text layers have a guided head each; the second can look again at what the first found."""
+_GUIDED_HEAD = 0
 PROBED_LAYER = 1
 """After this layer the text model's states at the audio positions are asked for the character, too."""
 
 
 @dataclass(frozen=True, slots=True)
 class Guide:
-    """Where the guided heads should look: per query (row, position) the keys `first` to `last`, int64 [n]."""
+    """Where the guided heads should look: per query (row, position) the keys `first` to `last`, int64 [n].
+
+    layers: how many of the last text layers have a guided head.
+    """
 
     rows: torch.Tensor
     positions: torch.Tensor
     first: torch.Tensor
     last: torch.Tensor
+    layers: int
 
 
 def encode(tower: Any, audio: Audio, dropout: float = 0.0) -> torch.Tensor:
@@ -117,8 +120,8 @@ def run_text(model: nn.Module, embeddings: torch.Tensor, guide: Guide | None) ->
         query = _rotate(attention.q_norm(attention.q_proj(normed).view(shape)).transpose(1, 2), cosine, sine)
         key = _rotate(attention.k_norm(attention.k_proj(normed).view(shape)).transpose(1, 2), cosine, sine)
         value = attention.v_proj(normed).view(shape).transpose(1, 2)
-        if guide is not None and len(guide.rows) and index >= len(text.layers) - GUIDED_LAYERS:
-            missed.append(_guidance(query[:, GUIDED_HEAD], key[:, GUIDED_HEAD], guide))
+        if guide is not None and len(guide.rows) and index >= len(text.layers) - guide.layers:
+            missed.append(_guidance(query[:, _GUIDED_HEAD], key[:, _GUIDED_HEAD], guide))
         mixed = functional.scaled_dot_product_attention(
             query.to(value.dtype), key.to(value.dtype), value, is_causal=True
         )

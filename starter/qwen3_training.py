@@ -127,7 +127,9 @@ class _Run:
             "training minutes": round(self.state.seconds / 60, 1),
             "processes of one thread": self.options.processes,
             "updates": self.state.step,
-            "seconds of audio in an update": round(self.options.processes * self.recipe.batch_seconds),
+            "seconds of audio in an update, at most": round(
+                self.options.processes * self.recipe.batch_seconds
+            ),
             "seed": self.options.seed,
             self.recipe.score_name: round(score, 2),
         }

@@ -18,13 +18,6 @@ RAY_ACCESS = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 """How the cluster of the live server is reached from outside: by a key of this run."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of the live server share one: where tests run in several processes, these run in the same."""
-    for item in items:
-        if item.get_closest_marker("server"):
-            item.add_marker(pytest.mark.xdist_group("server"))
-
-
 @dataclass(frozen=True, slots=True)
 class Sample:
     """A recording of ``samples/`` with its transcript: as it was spoken, and with numbers in digits."""

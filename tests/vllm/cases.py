@@ -10,7 +10,7 @@ from deployments.engines.base import SAMPLE_RATE, Pcm
 from deployments.engines.generative import SpeechPrompt
 
 ROOT = Path(__file__).parents[2]
-MODEL = ROOT / "build" / "starter" / "qwen3-frozen"
+MODEL = ROOT / "models" / "starter" / "qwen3-asr"
 EXPECTED = Path(__file__).parent / "expected.json"
 
 

@@ -32,7 +32,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
         "DEVICE": "cpu",
     }
     log = tmp_path_factory.mktemp("service") / "server.log"
-    with live_server(log, env={"RAY_TMPDIR": "/tmp", **settings}) as running:
+    with live_server(log, env={"RAY_TMPDIR": "/tmp", **settings}, start_seconds=400) as running:
         yield running
         processes = vllm_processes(running)
     _, alive = psutil.wait_procs(processes, timeout=30)
