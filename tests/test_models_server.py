@@ -63,6 +63,14 @@ def verbose(server: LiveServer, content: bytes, **form: str) -> dict[str, Any]:
     return body
 
 
+@pytest.mark.parametrize("name", sorted(audio_files.WRITERS))
+def test_every_format(server: LiveServer, samples: list[Sample], name: str) -> None:
+    audio, rate = soundfile.read(samples[0].path, dtype="float32")
+    response = post(server, audio_files.WRITERS[name](audio, rate))
+    assert response.status_code == 200, response.text
+    assert likeness(response.json()["text"], samples[0].written) > 0.7
+
+
 def test_the_samples_through_openai_s_client(server: LiveServer, samples: list[Sample]) -> None:
     client = openai.OpenAI(base_url=server.url + "/v1", api_key="any", max_retries=0)
     assert {"paraformer-starter", "qwen3-asr-starter"} == {model.id for model in client.models.list()}
