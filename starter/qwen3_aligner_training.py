@@ -30,7 +30,7 @@ from starter.qwen3_training import Recipe, Terms, run_training
 from starter.registry import MODELS_DIR, TrainOptions
 from starter.voices import SEEN_VOICES, UNSEEN_VOICES
 
-_GUIDE_WEIGHT, _CLOCK_WEIGHT = 0.5, 0.3
+_GUIDE_WEIGHT, _CLOCK_WEIGHT = 0.5, 0.6
 _WHOLE_SHARE = 0.5
 """Batches whose clips are one audio item, as the package's `align` sends them; the others come in windows."""
 _SPREAD = 0.7

@@ -8,7 +8,7 @@ from starter.qwen3_aligner_training import train_aligner
 from starter.qwen3_evaluation import measure_aligner
 from starter.registry import Row, TrainOptions
 
-DEFAULT_MINUTES = 25.0
+DEFAULT_MINUTES = 30.0
 ABOUT = """
 A small forced aligner in the layout of
 [Qwen/Qwen3-ForcedAligner-0.6B](https://huggingface.co/Qwen/Qwen3-ForcedAligner-0.6B): the `qwen-asr`

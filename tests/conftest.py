@@ -2,6 +2,7 @@
 
 import json
 import secrets
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,13 @@ REACHABLE = {"ALLOW_PRIVATE_URLS": "127.0.0.2"}
 SAMPLES = ROOT / "samples"
 RAY_ACCESS = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 """How the cluster of the live server is reached from outside: by a key of this run."""
+
+
+def pytest_runtest_setup() -> None:
+    """Libraries of the qwen-asr package turn subnormal numbers off for the thread that loads them, which
+    hypothesis cannot work with."""
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_flush_denormal(False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -338,8 +338,9 @@ def test_words_take_the_times_of_the_aligner() -> None:
 
 def test_the_document_names_all_languages() -> None:
     document = (Path(__file__).parent.parent / "docs" / "qwen3.md").read_text("utf-8")
+    section = document.partition("## Languages")[2].partition("\n## ")[0]
     rows = [
-        [cell.strip() for cell in row.split("|")[1:-1]] for row in document.splitlines() if row[:3] == "| `"
+        [cell.strip() for cell in row.split("|")[1:-1]] for row in section.splitlines() if row[:3] == "| `"
     ]
     table = {code.strip("`"): (name, *others) for code, name, *others in rows}
     assert {code: name for code, (name, *_) in table.items()} == LANGUAGES

@@ -6,6 +6,7 @@ import pytest
 
 from deployments.model_store import ModelMissing
 from serve_app.app import build
+from serve_app.handles import ModelHandles
 from serve_app.settings import Settings
 from serve_app.speaker_tuning import has_speaker_model, speaker_tuning
 
@@ -54,11 +55,11 @@ def test_a_missing_speaker_model_stops_the_build_and_is_named() -> None:
 
 
 def test_the_graph_has_a_speaker_model_unless_there_shall_be_none() -> None:
-    assert "SpeakerEmbedding" in deployments_of({})
-    assert "SpeakerEmbedding" not in deployments_of({"speaker_model": "none"})
+    assert handles_of({}).speakers is not None
+    assert handles_of({"speaker_model": "none"}).speakers is None
 
 
-def deployments_of(args: dict[str, str]) -> set[str]:
-    """The deployments that the ingress of a graph is bound to."""
+def handles_of(args: dict[str, str]) -> ModelHandles:
+    """The models that the ingress of a graph is bound to."""
     bound = build(args)._bound_deployment
-    return {item._bound_deployment.name for item in bound.init_args if hasattr(item, "_bound_deployment")}
+    return next(item for item in bound.init_args if isinstance(item, ModelHandles))
