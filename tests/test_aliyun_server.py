@@ -96,7 +96,7 @@ def test_the_pieces_are_wired_together(server_url: str) -> None:
         text = "".join(item["text"] for item in sentences if item["channel_id"] == channel)
         assert text == transcript(name)
     assert curl(f"{server_url}/stream/v1/asr/health")["status"] == "healthy"
-    assert curl(f"{server_url}/stream/v1/asr/models")["loaded_count"] == 1
+    assert curl(f"{server_url}/stream/v1/asr/models")["loaded_count"] == 2
     assert curl(f"{server_url}/health")["status"] == "ok"
     assert curl(f"{server_url}/")["endpoints"]
 

@@ -98,8 +98,9 @@ def test_times_of_words_are_those_that_paraformer_finds(server: LiveServer, samp
 
 def test_speakers_are_told_apart_as_with_paraformer(server: LiveServer) -> None:
     content = TALK.read_bytes()
+    form = {"enable_speaker_diarization": "true", "timestamp_granularities[]": "segment"}
     by_model = {
-        model: verbose(server, content, model=model, enable_speaker_diarization="true")["segments"]
+        model: verbose(server, content, model=model, **form)["segments"]
         for model in ("qwen3-asr", "paraformer")
     }
     speakers = {model: {item["speaker"] for item in segments} for model, segments in by_model.items()}
