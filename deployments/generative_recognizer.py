@@ -1,6 +1,6 @@
 """What stands between requests and an engine that writes text: limits, guards, and who goes first.
 
-No Ray here: tests and the direct benchmark use it by itself.
+No Ray here: tests use it by itself.
 """
 
 import asyncio

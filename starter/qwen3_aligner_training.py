@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -60,7 +60,7 @@ def _from_recognizer(options: TrainOptions) -> nn.Module:
     kept = {key: value.float() for key, value in trained.items() if key in own and "lm_head" not in key}
     model.load_state_dict({**own, **kept, "thinker.lm_head.weight": time_codes()})
     model.train()
-    return model  # type: ignore[no-any-return]
+    return cast(nn.Module, model)
 
 
 def _class_of(seconds: NDArray[np.float32]) -> NDArray[np.float32]:

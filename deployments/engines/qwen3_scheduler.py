@@ -113,9 +113,8 @@ class Scheduler:
             keys.append(key)
             while call.read_piece().key != key:
                 pass
-        for key in reversed(
-            keys
-        ):  # a later window is of no use without those before it, so it has to go first
+        # A later window is of no use without those before it, so it has to be forgotten first.
+        for key in reversed(keys):
             self._known.get(key)
         call.remembered = memory.length
         self._reading.append(call)
