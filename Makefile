@@ -39,7 +39,7 @@ serve: $(if $(GPU),$(GPU_RUN),$(RUN)) ## Run the service in the foreground; HOST
 
 test: $(DEV) ## Run all tests
 	$(BIN)/python -m pytest -n auto $(AGAIN) -m "not server and not slow"
-	$(BIN)/python -m pytest -n 2 $(AGAIN) --dist worksteal -m "server or slow"
+	$(BIN)/python -m pytest -n 2 $(AGAIN) --dist loadgroup --no-loadscope-reorder -m "server or slow"
 
 test-fast: $(DEV) ## Run the tests that need no running server and are quick
 	$(BIN)/python -m pytest -n auto -m "not server and not slow"

@@ -326,7 +326,7 @@ def test_doctor_finds_a_taken_port(tmp_path: Path) -> None:
     assert "in use" in output
 
 
-@pytest.mark.slow
+@pytest.mark.own_server
 def test_two_servers_side_by_side_stop_without_a_trace(tmp_path: Path) -> None:
     mark = uuid.uuid4().hex
     greetings = ["good morning", "good evening"]
@@ -352,7 +352,7 @@ def test_two_servers_side_by_side_stop_without_a_trace(tmp_path: Path) -> None:
             server.kill()
 
 
-@pytest.mark.slow
+@pytest.mark.own_server
 def test_what_still_runs_when_the_server_is_stopped_comes_to_its_end(tmp_path: Path) -> None:
     server = start(serve_config(tmp_path, "app", "build", "hello"), free_port("127.0.0.1"), uuid.uuid4().hex)
     try:
@@ -371,7 +371,7 @@ def test_what_still_runs_when_the_server_is_stopped_comes_to_its_end(tmp_path: P
         server.kill()
 
 
-@pytest.mark.slow
+@pytest.mark.own_server
 def test_a_changed_config_is_applied_while_the_server_runs(tmp_path: Path) -> None:
     mark = uuid.uuid4().hex
     config = serve_config(tmp_path, "app", "build", "before")
@@ -395,7 +395,7 @@ def test_a_changed_config_is_applied_while_the_server_runs(tmp_path: Path) -> No
         server.kill()
 
 
-@pytest.mark.slow
+@pytest.mark.own_server
 def test_a_graph_that_cannot_be_built_ends_the_command(tmp_path: Path) -> None:
     mark = uuid.uuid4().hex
     server = start(serve_config(tmp_path, "app", "build_broken", "greeting"), 0, mark)

@@ -110,7 +110,7 @@ def test_haproxy_is_replaced_when_it_dies(server: LiveServer) -> None:
     assert "HAProxy ended and is started again." in server.log.read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.own_server
 def test_make_serve_starts_the_edge_too(tmp_path: Path) -> None:
     """It tells its ports, answers while the graph starts, and stops without a trace."""
     mark, port, funasr_port, metrics = uuid.uuid4().hex, *(free_port(HOST) for _ in range(3))

@@ -19,7 +19,7 @@ from benchmarks.live_server import LiveServer, live_server
 from tests.conftest import SAMPLES
 from tests.test_faults import wait_until
 
-pytestmark = [pytest.mark.server, pytest.mark.slow]
+pytestmark = pytest.mark.own_server
 
 CONFIG = Path("serve_config.yaml")
 MINUTES = 20

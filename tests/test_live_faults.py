@@ -19,7 +19,7 @@ from tests.conftest import Sample
 from tests.funasr_clients import connected, receive, send_json
 from tests.live_speech import RATE, converse, recording, spoken, websocket_url
 
-pytestmark = [pytest.mark.server, pytest.mark.slow]
+pytestmark = pytest.mark.own_server
 
 CONFIG = Path("serve_config.yaml")
 SESSIONS = 16

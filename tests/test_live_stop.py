@@ -13,7 +13,7 @@ from tests.live_speech import RATE, recording, spoken
 from tests.nls_clients import nls, status_of, text_of
 
 
-@pytest.mark.slow
+@pytest.mark.own_server
 async def test_live_clients_hear_the_rest_and_a_goodbye(tmp_path: Path, samples: list[Sample]) -> None:
     sample = next(sample for sample in samples if sample.path.name == "home.wav")
     audio = recording([sample.path])

@@ -101,8 +101,7 @@ def use_everything(server: LiveServer, storage: str) -> None:
         asyncio.run(talk(server.url.replace("http", "ws") + "/" + query))
 
 
-@pytest.mark.slow
-@pytest.mark.server
+@pytest.mark.own_server
 def test_no_log_holds_a_key_an_address_or_a_text(ray_logs: Path, storage: str, tmp_path: Path) -> None:
     env = {
         "SPEAKER_MODEL": "none",

@@ -159,7 +159,7 @@ def test_make_sets_itself_up(tmp_path: Path) -> None:
     assert starts == sorted(starts)
 
 
-@pytest.mark.slow
+@pytest.mark.own_server
 def test_make_serve_runs_until_ctrl_c(tmp_path: Path) -> None:
     mark, port = uuid.uuid4().hex, free_port("127.0.0.1")
     config = serve_config(tmp_path, "app", "build", "hello")

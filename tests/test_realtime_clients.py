@@ -184,7 +184,7 @@ async def test_a_secret_and_the_beta(server_url: str, texts: dict[str, str]) -> 
     assert await sessions_of(server_url) == 0
 
 
-@pytest.mark.slow
+@pytest.mark.own_server
 async def test_a_server_with_keys_refuses_before_the_upgrade(tmp_path: Path) -> None:
     environment = {"API_KEY": "one", "SPEAKER_MODEL": "none", "QWEN3_MODEL": "none"}
     with live_server(tmp_path / "server.log", env=environment, edge=True) as running:
