@@ -128,7 +128,7 @@ def test_make_lists_its_targets() -> None:
 @pytest.mark.parametrize(
     ("target", "command"),
     [
-        ("test", 'python -m pytest -n 2 --reruns 1 -r fEsR --dist worksteal -m "server or slow"'),
+        ("test", "python -m pytest -n 2 --reruns 1 -r fEsR --dist loadgroup --no-loadscope-reorder"),
         ("test-fast", 'python -m pytest -n auto -m "not server and not slow"'),
         ("fuzz", "python -m pytest tests/test_fuzz.py"),
         ("lint", "ruff check ."),
