@@ -11,8 +11,11 @@ from typing import Any
 
 from deployments.batching import Priority
 from deployments.engines.base import (
+    NO_HINTS,
     SAMPLE_RATE,
     Embeddings,
+    Hints,
+    Hotword,
     Pcm,
     PunctuatedBlock,
     Recognition,
@@ -27,12 +30,15 @@ from deployments.engines.base import (
 from deployments.engines.generative import Hypothesis, Times
 
 __all__ = [
+    "NO_HINTS",
     "SAMPLE_RATE",
     "AlignmentRequest",
     "AudioPiece",
     "AudioSlice",
     "EmbeddingRequest",
     "Embeddings",
+    "Hints",
+    "Hotword",
     "Hypothesis",
     "LivePunctuationRequest",
     "LiveVadRequest",
@@ -104,6 +110,7 @@ class RecognitionRequest:
 
     audio: AudioSlice
     priority: Priority = Priority.REQUEST
+    hints: Hints = NO_HINTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +123,14 @@ class RecognitionOptions:
         context: plain text that helps, for models that read it.
         word_times: whether the times of words count, for models that need a second one to tell them. Without
             it they are guesses.
+        hotwords: words to listen for, for models that can.
     """
 
     model: str = ""
     language: str | None = None
     context: str = ""
     word_times: bool = True
+    hotwords: tuple[Hotword, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

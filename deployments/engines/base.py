@@ -7,7 +7,7 @@ nothing of Ray or HTTP: the deployment that holds one decides on which thread it
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -47,11 +47,41 @@ class Recognition:
 
     ``language`` (ISO 639-1, or 639-3 where that has none) is what the model heard, if it tells.
     ``punctuated``: the marks of the words are the model's own, so nobody else has to set them.
+    ``emotion`` is how it was said: ``happy``, ``sad``, ``angry``, ``neutral``, ``fearful``, ``disgusted`` or
+    ``surprised``; ``None`` if the model does not tell. ``events`` is what was heard besides speech: ``bgm``,
+    ``applause``, ``laughter``, ``cry``, ``sneeze``, ``breath``, ``cough``. ``applied`` are the texts of the
+    hotwords that the model listened for.
     """
 
     words: tuple[Word, ...] = ()
     language: str | None = None
     punctuated: bool = False
+    emotion: str | None = None
+    events: tuple[str, ...] = ()
+    applied: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Hotword:
+    """A word to listen for. ``weight`` is FunASR's, 1 to 100; ``None`` where nobody gave one."""
+
+    text: str
+    weight: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """What is known of a segment before it is recognized.
+
+    ``language`` (ISO 639-1, or 639-3 where that has none) is what is spoken; ``None``: the model tells.
+    """
+
+    hotwords: tuple[Hotword, ...] = ()
+    language: str | None = None
+
+
+NO_HINTS = Hints()
+"""Nothing is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,13 +176,33 @@ class SpeakerEngine(Protocol):
         ...
 
 
+Precision = Literal["auto", "fp32", "bf16"]
+Backend = Literal["auto", "torch", "onnx"]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """What a recognizer's engine has to work with.
+
+    ``precision`` is that of matrix products, ``backend`` what runs them; ``auto``: as the engine thinks best.
+    """
+
+    threads: int
+    device: str = "cpu"
+    precision: Precision = "auto"
+    backend: Backend = "auto"
+
+
 class AsrEngine(Protocol):
     """Recognizes whole segments, all of a call in one batch.
 
     The result of a segment must not depend on what else is in the batch, beyond rounding.
     """
 
-    def transcribe(self, segments: Sequence[Pcm]) -> list[Recognition]: ...
+    def transcribe(self, segments: Sequence[Pcm], hints: Sequence[Hints] | None = None) -> list[Recognition]:
+        """What was said in each segment. ``hints`` has one entry for each, if there are any; an engine that
+        has no use for them leaves them alone."""
+        ...
 
 
 class PunctuationEngine(Protocol):

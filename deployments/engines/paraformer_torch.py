@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from deployments.engines.base import SAMPLE_RATE, Pcm, Recognition, Word
+from deployments.engines.base import SAMPLE_RATE, Hints, Pcm, Recognition, Word
 from deployments.engines.cif import CifPredictor, PeakTimes
 from deployments.engines.features import Frontend
 from deployments.engines.model_files import SAME_MODEL, ModelFiles, ModelFilesError, read_model_files
@@ -68,8 +68,8 @@ class ParaformerTorchEngine:
         self._times = PeakTimes()
 
     @torch.inference_mode()
-    def transcribe(self, segments: Sequence[Pcm]) -> list[Recognition]:
-        """The words of each segment; see :class:`AsrEngine`."""
+    def transcribe(self, segments: Sequence[Pcm], hints: Sequence[Hints] | None = None) -> list[Recognition]:
+        """The words of each segment; see :class:`AsrEngine`. Hints are of no use to it."""
         # OpenMP keeps the number for each calling thread, and torch.get_num_threads() does not know it.
         torch.set_num_threads(self._threads)
         results = [Recognition()] * len(segments)

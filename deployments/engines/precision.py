@@ -1,10 +1,12 @@
 """In what precision a model's matrix products run."""
 
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 
-Precision = Literal["auto", "fp32", "bf16"]
+from deployments.engines.base import Precision
+
+__all__ = ["Precision", "has_fast_bf16", "resolve_precision"]
 
 _BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "avx10_2")
 

@@ -4,16 +4,11 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from deployments.messages import Hotword
 
-@dataclass(frozen=True, slots=True)
-class Hotword:
-    """A word to listen for; ``weight`` is ``None`` where the client gave none."""
-
-    text: str
-    weight: float | None = None
+__all__ = ["Hotword", "context_of", "parse_hotwords"]
 
 
 def parse_hotwords(value: Any) -> tuple[Hotword, ...]:
