@@ -1,8 +1,8 @@
 """What batching live streams is worth: ``python -m benchmarks.streaming_engine``.
 
 Steps of the streaming engine alone, without Ray and sockets: chunks of 600 ms of many streams in one call,
-against one call for each stream, side by side in one run, in fp32 and in bf16. The streams are in the middle
-of their audio, so that all they look back to is there.
+against one call for each stream, side by side in one run, in fp32 and in bf16, and with ``--onnx`` as int8
+graphs. The streams are in the middle of their audio, so that all they look back to is there.
 """
 
 import statistics
@@ -10,22 +10,24 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, Literal, cast
 
 import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from deployments.engines.base import SAMPLE_RATE, Pcm, StreamChunk, StreamState
+from deployments.engines.base import SAMPLE_RATE, Pcm, StreamChunk, StreamingAsrEngine, StreamState
 from deployments.engines.kernel_caches import bound_kernel_caches
-from deployments.engines.precision import Precision
 
 CHUNK_SAMPLES = SAMPLE_RATE * 600 // 1000
 ROOTS = {"starter": Path("models/starter"), "full-size": Path("build/full-size")}
 _MODEL = "paraformer-streaming"
 _WARM_UP = 6
 _SINGLES = 4
+
+Form = Literal["fp32", "bf16", "int8"]
+"""The precision of PyTorch, or an int8 graph."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +41,8 @@ class Cost:
 class Streams:
     """Live streams of different noise, all of them in full swing."""
 
-    def __init__(self, model_dir: Path, threads: int, precision: Precision, count: int) -> None:
-        from deployments.engines.paraformer_streaming import ParaformerStreamingEngine
-
-        self._engine = ParaformerStreamingEngine(model_dir, threads=threads, precision=precision)
+    def __init__(self, model_dir: Path, threads: int, form: Form, count: int) -> None:
+        self._engine = _load(model_dir, threads, form)
         self._random = np.random.default_rng(0)
         self._states: list[StreamState | None] = [None] * count
         for _ in range(_WARM_UP):
@@ -63,11 +63,20 @@ class Streams:
         return cast(Pcm, (loudness * self._random.standard_normal(CHUNK_SAMPLES)).astype(np.int16))
 
 
-def measure(
-    model_dir: Path, threads: int, precision: Precision, counts: Sequence[int], rounds: int
-) -> list[Cost]:
+def _load(model_dir: Path, threads: int, form: Form) -> StreamingAsrEngine:
+    if form == "int8":
+        from benchmarks.onnx import exported
+        from deployments.engines.paraformer_streaming_onnx import ParaformerStreamingOnnxEngine
+
+        return ParaformerStreamingOnnxEngine(exported(model_dir)[0], threads=threads)
+    from deployments.engines.paraformer_streaming import ParaformerStreamingEngine
+
+    return ParaformerStreamingEngine(model_dir, threads=threads, precision=form)
+
+
+def measure(model_dir: Path, threads: int, form: Form, counts: Sequence[int], rounds: int) -> list[Cost]:
     """The cost of a chunk for each number of streams."""
-    streams = Streams(model_dir, threads, precision, max(counts))
+    streams = Streams(model_dir, threads, form, max(counts))
     costs = []
     for count in counts:
         together, apart = [], []
@@ -85,6 +94,9 @@ def main(
     sessions: Annotated[str, typer.Option(help="Comma-separated numbers of streams.")] = "1,4,16,64",
     threads: Annotated[int, typer.Option(help="Threads of PyTorch.")] = 4,
     rounds: Annotated[int, typer.Option(help="Steps of each kind.")] = 10,
+    onnx: Annotated[
+        bool, typer.Option("--onnx", help="Also in ONNX Runtime; exports what is missing.")
+    ] = False,
 ) -> None:
     """Print what a chunk costs in batches and one by one."""
     bound_kernel_caches()
@@ -93,18 +105,18 @@ def main(
         model_dir = ROOTS[name] / _MODEL
         if not model_dir.exists():
             raise typer.BadParameter(f"{model_dir} is missing; `python -m benchmarks.full_size` writes it")
-        fp32 = measure(model_dir, threads, "fp32", counts, rounds)
-        bf16 = measure(model_dir, threads, "bf16", counts, rounds)
-        alone = statistics.median(cost.apart for cost in fp32)
+        forms: tuple[Form, ...] = ("fp32", "bf16", "int8") if onnx else ("fp32", "bf16")
+        measured = {form: measure(model_dir, threads, form, counts, rounds) for form in forms}
+        alone = statistics.median(cost.apart for cost in measured["fp32"])
         columns = ("sessions", "precision", "one by one, ms a chunk", "batched, ms a chunk")
         table = Table(
             *columns, "batched is faster by", "than one by one in fp32", title=f"{name}, {threads} threads"
         )
-        for precision, costs in (("fp32", fp32), ("bf16", bf16)):
+        for form, costs in measured.items():
             for count, cost in zip(counts, costs, strict=True):
                 table.add_row(
                     str(count),
-                    precision,
+                    form,
                     f"{cost.apart:.2f}",
                     f"{cost.together:.2f}",
                     f"{cost.apart / cost.together:.1f}x",

@@ -63,7 +63,7 @@ class _Waiting(Generic[Item, Result]):
 class BatchQueue(Generic[Item, Result]):
     """Runs items through a blocking function in batches, on one thread of its own.
 
-    One thread, because an engine uses all the CPUs of its replica by itself. ``budget`` and
+    One thread, because an engine uses all the CPUs of its replica by itself. ``budget``, ``max_items`` and
     ``wait_seconds`` may be changed at any time.
     """
 
@@ -74,6 +74,7 @@ class BatchQueue(Generic[Item, Result]):
         wait_seconds: float = 0.0,
         patience: float = 5.0,
         report: Callable[[BatchReport], None] = lambda report: None,
+        max_items: int | None = None,
     ) -> None:
         """``work`` gets a batch and returns one result per item, in order.
 
@@ -83,8 +84,10 @@ class BatchQueue(Generic[Item, Result]):
             patience: seconds after which a request's item counts as live; background work counts as a
                 request's after six times as long, and never for more.
             report: called after each batch, on the event loop.
+            max_items: most items of one batch, whatever they cost; ``None``: any number.
         """
         self.budget = budget
+        self.max_items = max_items
         self.wait_seconds = wait_seconds
         self._patience = patience
         self._work = work
@@ -132,7 +135,7 @@ class BatchQueue(Generic[Item, Result]):
 
     async def _linger(self) -> None:
         deadline = time.perf_counter() + self.wait_seconds
-        while sum(entry.cost for entry in self._waiting) < self.budget:
+        while not self._is_full(len(self._waiting), sum(entry.cost for entry in self._waiting)):
             remaining = deadline - time.perf_counter()
             if remaining <= 0:
                 return
@@ -143,6 +146,9 @@ class BatchQueue(Generic[Item, Result]):
                 self._arrival.set()
                 return
 
+    def _is_full(self, items: int, cost: float) -> bool:
+        return cost >= self.budget or (self.max_items is not None and items >= self.max_items)
+
     def _take(self) -> list[_Waiting[Item, Result]]:
         """The oldest item of the first priority, and all others of it that fit beside it."""
         batch: list[_Waiting[Item, Result]] = []
@@ -152,7 +158,8 @@ class BatchQueue(Generic[Item, Result]):
         priorities = [self._priority(entry) for entry in waiting]
         first = min(priorities, default=Priority.LIVE)
         for entry, priority in zip(waiting, priorities, strict=True):
-            if (batch and cost + entry.cost > self.budget) or priority != first:
+            is_full = cost + entry.cost > self.budget or self._is_full(len(batch), 0.0)
+            if (batch and is_full) or priority != first:
                 kept.append(entry)
             else:
                 batch.append(entry)

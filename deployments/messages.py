@@ -106,7 +106,7 @@ class VadRequest:
 
 @dataclass(frozen=True, slots=True)
 class RecognitionRequest:
-    """One segment for ``Paraformer.transcribe``, and whether it goes before others or after them."""
+    """One segment for ``Recognizer.transcribe``, what is known of it, and whether it goes before others."""
 
     audio: AudioSlice
     priority: Priority = Priority.REQUEST
@@ -124,6 +124,7 @@ class RecognitionOptions:
         word_times: whether the times of words count, for models that need a second one to tell them. Without
             it they are guesses.
         hotwords: words to listen for, for models that can.
+        itn: whether numbers shall be in digits, for models that can write them so by themselves.
     """
 
     model: str = ""
@@ -131,6 +132,7 @@ class RecognitionOptions:
     context: str = ""
     word_times: bool = True
     hotwords: tuple[Hotword, ...] = ()
+    itn: bool = True
 
 
 @dataclass(frozen=True, slots=True)

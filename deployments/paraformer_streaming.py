@@ -7,7 +7,7 @@ no longer knows one (see :class:`deployments.messages.SessionNotFound`), so a re
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, Field
@@ -16,7 +16,16 @@ from ray.serve.config import RequestRouterConfig
 from ray.serve.metrics import Gauge
 
 from deployments.batching import BatchQueue
-from deployments.engines.base import StreamChunk, StreamingAsrEngine, StreamResult, StreamState, Token
+from deployments.engines.backends import RequestedBackend, choose_backend
+from deployments.engines.base import (
+    EngineOptions,
+    Precision,
+    StreamChunk,
+    StreamingAsrEngine,
+    StreamResult,
+    StreamState,
+    Token,
+)
 from deployments.engines.kernel_caches import bound_kernel_caches
 from deployments.messages import (
     SAMPLE_RATE,
@@ -60,6 +69,19 @@ class ParaformerStreamingConfig(BaseModel):
     """Streams that one replica keeps at once."""
 
 
+def _load(directory: Path, options: EngineOptions) -> StreamingAsrEngine:
+    # Imported here, so that only replicas load the model libraries, not what builds or routes.
+    if choose_backend(options.backend, directory, options.device, options.precision) == "onnx":
+        from deployments.engines.paraformer_streaming_onnx import ParaformerStreamingOnnxEngine
+
+        return ParaformerStreamingOnnxEngine(directory, threads=options.threads, device=options.device)
+    from deployments.engines.paraformer_streaming import ParaformerStreamingEngine
+
+    return ParaformerStreamingEngine(
+        directory, threads=options.threads, device=options.device, precision=options.precision
+    )
+
+
 @serve.deployment(
     name="ParaformerStreaming",
     # Above max_streams: a call that found no room would not be answered but wait.
@@ -70,19 +92,17 @@ class ParaformerStreaming:
     """Serves an engine that implements :class:`deployments.engines.base.StreamingAsrEngine`."""
 
     def __init__(
-        self, model_dir: str, device: str, precision: Literal["auto", "fp32", "bf16"], threads: int = 0
+        self,
+        model_dir: str,
+        device: str,
+        precision: Precision,
+        threads: int = 0,
+        backend: RequestedBackend = "auto",
     ) -> None:
         """``threads``: 0 for as many as the replica has CPUs."""
         bound_kernel_caches()
-        # Imported here, so that only replicas load the model libraries, not what builds or routes.
-        from deployments.engines.paraformer_streaming import ParaformerStreamingEngine
-
-        engine = ParaformerStreamingEngine(
-            Path(model_dir),
-            threads=replica_threads(threads),
-            device=replica_device(device),
-            precision=precision,
-        )
+        options = EngineOptions(replica_threads(threads), replica_device(device), precision, backend)
+        engine = _load(Path(model_dir), options)
         _warm_up(engine)
         config = ParaformerStreamingConfig()
         self._queue = BatchQueue(engine.step, config.max_batch_chunks, report=StageMetrics().batch)

@@ -11,7 +11,13 @@ from pydantic import BaseModel, Field
 from ray import serve
 
 from deployments.batching import BatchQueue
-from deployments.engines.base import PunctuatedBlock, PunctuationBlock
+from deployments.engines.backends import RequestedBackend, choose_backend
+from deployments.engines.base import (
+    PunctuatedBlock,
+    PunctuationBlock,
+    PunctuationEngine,
+    RealtimePunctuationEngine,
+)
 from deployments.engines.kernel_caches import bound_kernel_caches
 from deployments.messages import LivePunctuationRequest, PunctuationRequest
 from deployments.replica import StageMetrics, replica_device, replica_threads
@@ -30,21 +36,42 @@ class PunctuationConfig(BaseModel):
     """How long an incomplete batch waits for more."""
 
 
+# Engines are imported here, so that only replicas load the model libraries, not what builds or routes.
+def _load(directory: Path, threads: int, device: str, backend: RequestedBackend) -> PunctuationEngine:
+    if choose_backend(backend, directory, device) == "onnx":
+        from deployments.engines.punctuation_onnx import CtPunctuationOnnxEngine
+
+        return CtPunctuationOnnxEngine(directory, threads=threads, device=device)
+    from deployments.engines.punctuation_ct import CtPunctuationEngine
+
+    return CtPunctuationEngine(directory, threads=threads, device=device)
+
+
+def _load_realtime(
+    directory: Path, threads: int, device: str, backend: RequestedBackend
+) -> RealtimePunctuationEngine:
+    if choose_backend(backend, directory, device) == "onnx":
+        from deployments.engines.punctuation_realtime_onnx import CtRealtimePunctuationOnnxEngine
+
+        return CtRealtimePunctuationOnnxEngine(directory, threads=threads, device=device)
+    from deployments.engines.punctuation_realtime import CtRealtimePunctuationEngine
+
+    return CtRealtimePunctuationEngine(directory, threads=threads, device=device)
+
+
 @serve.deployment(name="Punctuation", max_ongoing_requests=256)
 class Punctuation:
     """Serves an engine that implements :class:`deployments.engines.base.PunctuationEngine`, and one for live
     text, a :class:`deployments.engines.base.RealtimePunctuationEngine`.
     """
 
-    def __init__(self, model_dir: str, realtime_model_dir: str, device: str) -> None:
+    def __init__(
+        self, model_dir: str, realtime_model_dir: str, device: str, backend: RequestedBackend = "auto"
+    ) -> None:
         bound_kernel_caches()
-        # Imported here, so that only replicas load the model libraries, not what builds or routes.
-        from deployments.engines.punctuation_ct import CtPunctuationEngine
-        from deployments.engines.punctuation_realtime import CtRealtimePunctuationEngine
-
         threads, place = replica_threads(), replica_device(device)
-        engine = CtPunctuationEngine(Path(model_dir), threads=threads, device=place)
-        realtime = CtRealtimePunctuationEngine(Path(realtime_model_dir), threads=threads, device=place)
+        engine = _load(Path(model_dir), threads, place, backend)
+        realtime = _load_realtime(Path(realtime_model_dir), threads, place, backend)
         engine.punctuate([["你", "好"]])
         realtime.punctuate([PunctuationBlock(("你", "好"))])
         config, metrics = PunctuationConfig(), StageMetrics()

@@ -51,7 +51,7 @@ class Qwen3Options:
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: ``auto``, ``fp32`` or ``bf16``.
         threads: on a CPU; 0: as many as the replica's ``num_cpus``, at least one.
-        memory: bytes for the key-value cache of vLLM; ``None``: its own share.
+        memory: bytes for what attention remembers; ``None``: what is right for the engine.
         max_model_len: tokens of one request under vLLM.
     """
 
@@ -183,7 +183,10 @@ async def _open(kind: EngineKind, model_dir: Path, options: Qwen3Options) -> Gen
     if kind == "package":
         from deployments.engines.qwen3_package import Qwen3PackageEngine
 
-        return Qwen3PackageEngine(model_dir, threads=threads, device=device, precision=options.precision)
+        memory = {} if options.memory is None else {"memory_bytes": options.memory}
+        return Qwen3PackageEngine(
+            model_dir, threads=threads, device=device, precision=options.precision, **memory
+        )
     from deployments.engines.qwen3_vllm import Qwen3VllmEngine
 
     return await Qwen3VllmEngine.create(

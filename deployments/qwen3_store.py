@@ -1,16 +1,14 @@
 """Where Qwen3 models are on this machine, in the layout of their hubs. Nothing here opens a connection."""
 
 import json
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from deployments.model_store import ModelMissing
+from deployments.model_layout import check_whole
+from deployments.model_store import ModelMissing, locate, remedy
 
-_CONFIG, _WEIGHTS, _INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
-_BESIDE = ("preprocessor_config.json", "tokenizer_config.json", "vocab.json", "merges.txt")
+_CONFIG = "config.json"
 _EXAMPLES = {False: "Qwen/Qwen3-ASR-0.6B", True: "Qwen/Qwen3-ForcedAligner-0.6B"}
 
 
@@ -18,73 +16,32 @@ def find_qwen3(reference: str, modelscope_path: Path, *, aligner: bool) -> Path:
     """The absolute directory of a Qwen3-ASR model, or of a Qwen3-ForcedAligner.
 
     Args:
-        reference: a directory, or a ModelScope or Hugging Face id (``Qwen/…``) that was downloaded before.
+        reference: a directory, a name of the catalogue, or a ModelScope or Hugging Face id (``Qwen/…``) that
+            was downloaded before.
         modelscope_path: root of ModelScope's cache, under which models lie by their ids.
         aligner: which of the two it has to be.
 
     Raises:
-        ModelMissing: there is none, it lacks a file, or it is a model of another kind.
+        ModelMissing: there is none, it is not whole, or it is a model of another kind.
     """
-    directory = next((path for path in _places(reference, modelscope_path) if path.is_dir()), None)
-    if directory is None:
-        raise ModelMissing(
-            f"There is no model at {Path(reference).expanduser().resolve()}, and none named {reference!r} "
-            f"under {modelscope_path} or {_hugging_face_cache()}. Give the path of a model directory, or "
-            f"download the model first (`modelscope download --model {_EXAMPLES[aligner]}`)."
-        )
-    config = _config(directory)
-    _check_kind(directory, config, aligner)
-    for path in _required(directory):
-        if not path.is_file():
-            raise ModelMissing(
-                f"The model directory {directory.resolve()} has no {path.name}. Copy or download the model "
-                "again."
-            )
+    directory = locate(reference, modelscope_path)
+    _check_kind(directory, _config(directory, remedy(reference)), aligner)
+    check_whole(directory, remedy(reference))
     return directory.resolve()
 
 
-def _places(reference: str, modelscope_path: Path) -> Iterator[Path]:
-    # A directory wins over an id of the same name, as it does in ModelScope and transformers.
-    local = Path(reference).expanduser()
-    yield local
-    if local.is_absolute():
-        return
-    cached = modelscope_path.expanduser()
-    yield cached / reference
-    # ModelScope writes its directories so, with or without a link of the right name beside them.
-    yield cached / reference.replace(".", "___")
-    yield from _snapshots(_hugging_face_cache() / f"models--{reference.replace('/', '--')}")
-
-
-def _snapshots(model: Path) -> Iterator[Path]:
-    """What ``main`` was when it was downloaded, else the newest that there is."""
-    snapshots = model / "snapshots"
-    with suppress(OSError):
-        yield snapshots / (model / "refs" / "main").read_text(encoding="utf-8").strip()
-    if snapshots.is_dir():
-        yield from sorted(snapshots.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
-
-
-def _hugging_face_cache() -> Path:
-    """As ``huggingface_hub`` finds it."""
-    if cache := os.environ.get("HF_HUB_CACHE"):
-        return Path(cache).expanduser()
-    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "huggingface"
-    return Path(home).expanduser() / "hub"
-
-
-def _config(directory: Path) -> dict[str, Any]:
+def _config(directory: Path, what_to_do: str) -> dict[str, Any]:
     path = directory / _CONFIG
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ModelMissing(
-            f"The model directory {directory.resolve()} has no {_CONFIG}. Copy or download the model again."
+            f"The model directory {directory.resolve()} has no {_CONFIG}. {what_to_do}."
         ) from None
     except (OSError, ValueError) as error:
-        raise ModelMissing(f"{path} cannot be read ({error}). Copy or download the model again.") from error
+        raise ModelMissing(f"{path} cannot be read ({error}). {what_to_do}.") from error
     if not isinstance(config, dict):
-        raise ModelMissing(f"{path} is not a JSON object. Copy or download the model again.")
+        raise ModelMissing(f"{path} is not a JSON object. {what_to_do}.")
     return config
 
 
@@ -101,20 +58,3 @@ def _check_kind(directory: Path, config: Mapping[str, Any], aligner: bool) -> No
     if ("forced_aligner" in str(thinker.get("model_type"))) is not aligner:
         kind = "recognizes speech and aligns nothing" if aligner else "is a forced aligner and writes no text"
         raise ModelMissing(f"The model in {directory.resolve()} {kind}; {wanted}.")
-
-
-def _required(directory: Path) -> Iterator[Path]:
-    for name in _BESIDE:
-        yield directory / name
-    index = directory / _INDEX
-    if not index.is_file():
-        yield directory / _WEIGHTS
-        return
-    try:
-        files = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelMissing(
-            f"{index} cannot be read ({error!r}). Copy or download the model again."
-        ) from error
-    for name in sorted(set(files)):
-        yield directory / str(name)

@@ -8,7 +8,8 @@ from pydantic import BaseModel, Field
 from ray import serve
 
 from deployments.batching import BatchQueue
-from deployments.engines.base import Stretch
+from deployments.engines.backends import RequestedBackend, choose_backend
+from deployments.engines.base import SpeakerEngine, Stretch
 from deployments.engines.kernel_caches import bound_kernel_caches
 from deployments.messages import SAMPLE_RATE, EmbeddingRequest, Embeddings
 from deployments.replica import StageMetrics, read_audio, replica_device, replica_threads
@@ -25,6 +26,22 @@ class SpeakerEmbeddingConfig(BaseModel):
 
     batch_wait_seconds: float = Field(0.0, ge=0)
     """How long an incomplete batch waits for more."""
+
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+def _load(
+    directory: Path, threads: int, device: str, precision: Precision, backend: RequestedBackend
+) -> SpeakerEngine:
+    # Imported here, so that only replicas load the model libraries, not what builds or routes.
+    if choose_backend(backend, directory, device, precision) == "onnx":
+        from deployments.engines.speaker_onnx import SpeakerOnnxEngine
+
+        return SpeakerOnnxEngine(directory, threads=threads, device=device)
+    from deployments.engines.speaker_torch import SpeakerTorchEngine
+
+    return SpeakerTorchEngine(directory, threads=threads, device=device, precision=precision)
 
 
 # Here and not in serve_config.yaml, which may name no deployment that SPEAKER_MODEL=none leaves out. It
@@ -50,17 +67,11 @@ class SpeakerEmbedding:
     A request's cost is the length of its windows together: what is left out between them costs nothing.
     """
 
-    def __init__(self, model_dir: str, device: str, precision: Literal["auto", "fp32", "bf16"]) -> None:
+    def __init__(
+        self, model_dir: str, device: str, precision: Precision, backend: RequestedBackend = "auto"
+    ) -> None:
         bound_kernel_caches(_KERNELS)
-        # Imported here, so that only replicas load the model libraries, not what builds or routes.
-        from deployments.engines.speaker_torch import SpeakerTorchEngine
-
-        engine = SpeakerTorchEngine(
-            Path(model_dir),
-            threads=replica_threads(),
-            device=replica_device(device),
-            precision=precision,
-        )
+        engine = _load(Path(model_dir), replica_threads(), replica_device(device), precision, backend)
         engine.embed([np.zeros(SAMPLE_RATE, np.int16)])
         budget = SpeakerEmbeddingConfig().max_batch_seconds
         self._queue = BatchQueue(engine.embed_stretches, budget, report=StageMetrics().batch)

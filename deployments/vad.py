@@ -15,7 +15,8 @@ from pydantic import BaseModel, Field
 from ray import serve
 
 from deployments.batching import BatchQueue
-from deployments.engines.base import VadBlock, VadOptions, VadResult
+from deployments.engines.backends import RequestedBackend, choose_backend
+from deployments.engines.base import VadBlock, VadEngine, VadOptions, VadResult
 from deployments.engines.kernel_caches import bound_kernel_caches
 from deployments.messages import SAMPLE_RATE, LiveVadRequest, VadRequest
 from deployments.replica import StageMetrics, read_audio, replica_device, replica_threads
@@ -34,16 +35,24 @@ class VadConfig(BaseModel):
     """How long an incomplete batch waits for more."""
 
 
+def _load(directory: Path, threads: int, device: str, backend: RequestedBackend) -> VadEngine:
+    # Imported here, so that only replicas load the model libraries, not what builds or routes.
+    if choose_backend(backend, directory, device) == "onnx":
+        from deployments.engines.vad_onnx import FsmnVadOnnxEngine
+
+        return FsmnVadOnnxEngine(directory, threads=threads, device=device)
+    from deployments.engines.vad_fsmn import FsmnVadEngine
+
+    return FsmnVadEngine(directory, threads=threads, device=device)
+
+
 @serve.deployment(name="Vad", max_ongoing_requests=256)
 class Vad:
     """Serves an engine that implements :class:`deployments.engines.base.VadEngine`."""
 
-    def __init__(self, model_dir: str, device: str) -> None:
+    def __init__(self, model_dir: str, device: str, backend: RequestedBackend = "auto") -> None:
         bound_kernel_caches()
-        # Imported here, so that only replicas load the model libraries, not what builds or routes.
-        from deployments.engines.vad_fsmn import FsmnVadEngine
-
-        engine = FsmnVadEngine(Path(model_dir), threads=replica_threads(), device=replica_device(device))
+        engine = _load(Path(model_dir), replica_threads(), replica_device(device), backend)
         engine.detect([VadBlock(np.zeros(SAMPLE_RATE, np.int16), None, True, VadOptions())])
         config, metrics = VadConfig(), StageMetrics()
         self._queue = BatchQueue(engine.detect, config.max_batch_blocks, report=metrics.batch)

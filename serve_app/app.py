@@ -1,25 +1,36 @@
 """The whole graph on one screen."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 from ray.serve import Application
 
-from deployments.model_store import find_model
-from deployments.paraformer import Paraformer
+from deployments.engines.backends import choose_backend
+from deployments.model_store import find_model, present
 from deployments.paraformer_streaming import ParaformerStreaming
 from deployments.punctuation import Punctuation
 from deployments.qwen3_aligner import Qwen3Aligner
 from deployments.qwen3_asr import Qwen3ASR, Qwen3Options, choose_engine
 from deployments.qwen3_store import find_qwen3
+from deployments.recognizer import OF_ITS_OWN, Recognizer, RecognizerOptions
 from deployments.speaker_embedding import SpeakerEmbedding
 from deployments.vad import Vad
+from serve_app.enabled_models import choose_models
 from serve_app.handles import ModelHandles
 from serve_app.ingress import Ingress
 from serve_app.jobs.deployment import Jobs
-from serve_app.models import ServedModels, has_aligner, has_qwen3
+from serve_app.model_hub.needs import ensure_present
+from serve_app.models import ServedModel, ServedModels, has_aligner
 from serve_app.settings import Settings
 from serve_app.speaker_tuning import has_speaker_model, speaker_tuning
+from serve_app.unmet_settings import unmet_settings
+
+logger = logging.getLogger("ray.serve")
+
+Node = Callable[..., Application]
 
 
 def build(args: dict[str, Any]) -> Application:
@@ -33,55 +44,75 @@ def build(args: dict[str, Any]) -> Application:
         ModelMissing: a model directory is not there or not whole, or what runs it is not installed. Checked
             here, before any replica starts, because Serve would restart a replica that fails on it many
             times over.
-        ModelNotFound: the default model is none of those that are served.
+        ModelFilesError: it does not hold the form that ``FUNASR_ENGINE`` asks for.
+        CatalogueError: ``MODELS_FILE`` is wrong.
+        ModelNotFound: ``ENABLED_MODELS`` names what is no recognizer, or the default model is not served.
+        ModelRefused: ``ENABLED_MODELS`` names a model that cannot be used yet.
     """
-    settings = Settings(**args)
-    ServedModels(settings)
+    asked = Settings(**args)
+    choice = choose_models(asked)
+    for note in (*choice.notes, *unmet_settings(asked)):
+        logger.warning(note)
+    settings = choice.settings
+    served = ServedModels(settings)
+    ensure_present(settings)
 
     def model(reference: str) -> str:
-        return str(find_model(reference, settings.modelscope_path))
+        return str(_directory(reference, settings))
 
     def node(deployment: Any, *init_args: Any) -> Application:
         # One line per request is the ingress's; its calls to the models would add a dozen more.
-        logs = {"log_level": settings.log_level, "enable_access_log": deployment is Ingress}
+        level = "DEBUG" if settings.debug else settings.log_level
+        logs = {"log_level": level, "enable_access_log": deployment is Ingress}
         return cast(Application, deployment.options(logging_config=logs).bind(*init_args))
 
-    vad = node(Vad, model(settings.vad_model), settings.device)
-    paraformer = node(Paraformer, model(settings.paraformer_model), settings.device, settings.precision)
-    streaming = node(
-        ParaformerStreaming,
-        model(settings.paraformer_streaming_model),
-        settings.device,
-        settings.precision,
-        settings.paraformer_streaming_threads,
-    )
-    punctuation = node(
-        Punctuation,
-        model(settings.punctuation_model),
-        model(settings.punctuation_realtime_model),
-        settings.device,
-    )
-    speakers = None
+    vad = node(Vad, model(settings.vad_model), settings.device, settings.funasr_engine)
+    streaming = punctuation = speakers = None
+    if served.needs_streaming:
+        streaming = node(
+            ParaformerStreaming,
+            model(settings.paraformer_streaming_model),
+            settings.device,
+            settings.precision,
+            settings.paraformer_streaming_threads,
+            settings.funasr_engine,
+        )
+        punctuation = node(
+            Punctuation,
+            model(settings.punctuation_model),
+            model(settings.punctuation_realtime_model),
+            settings.device,
+            settings.funasr_engine,
+        )
     if has_speaker_model(settings):
-        speakers = node(SpeakerEmbedding, model(settings.speaker_model), settings.device, settings.precision)
+        speakers = node(
+            SpeakerEmbedding,
+            model(settings.speaker_model),
+            settings.device,
+            settings.precision,
+            settings.funasr_engine,
+        )
     tuning = speaker_tuning(settings)
-    models = ModelHandles(vad, paraformer, punctuation, streaming, speakers, *_qwen3(settings, node))
+    recognizers = _recognizers(served, settings, node)
+    models = ModelHandles(vad, recognizers, punctuation, streaming, speakers, _aligner(settings, node))
     jobs = node(Jobs, settings, models, tuning)
     return node(Ingress, settings, models, jobs, tuning)
 
 
-def _qwen3(settings: Settings, node: Callable[..., Application]) -> list[Application | None]:
-    """Qwen3-ASR and its aligner, if they are served."""
-    if not has_qwen3(settings):
-        return []
-
-    def model(reference: str, *, aligner: bool) -> str:
-        return str(find_qwen3(reference, settings.modelscope_path, aligner=aligner))
-
-    # Which device a replica gets is not known here, but what is missing for each is.
-    choose_engine(settings.qwen3_engine, settings.device)
+def _recognizers(served: ServedModels, settings: Settings, node: Node) -> Mapping[str, Application]:
+    """A deployment for each recognizer, by the id of its model."""
+    offline = partial(
+        RecognizerOptions,
+        device=settings.device,
+        precision=settings.precision,
+        backend=settings.funasr_engine,
+        max_batch_segments=settings.asr_batch_size,
+    )
+    if served.generative:
+        # Which device a replica gets is not known here, but what is missing for each is.
+        choose_engine(settings.qwen3_engine, settings.device)
     memory = settings.qwen3_memory
-    options = Qwen3Options(
+    generative = Qwen3Options(
         settings.qwen3_engine,
         settings.device,
         settings.precision,
@@ -89,11 +120,44 @@ def _qwen3(settings: Settings, node: Callable[..., Application]) -> list[Applica
         None if memory is None else int(memory * 1024 * 1024),
         settings.qwen3_max_model_len,
     )
-    asr = node(Qwen3ASR, model(settings.qwen3_model, aligner=False), options)
+
+    def bound(model: ServedModel) -> Application:
+        # Serve's decorator makes deployments of classes, which type checkers do not know.
+        deployment: Any = Qwen3ASR if model.is_generative else Recognizer
+        if model.is_generative:
+            directory = find_qwen3(_place(model, settings), settings.modelscope_path, aligner=False)
+            return node(deployment.options(name=model.deployment), str(directory), generative)
+        directory = _directory(_place(model, settings), settings)
+        options = {} if model.deployment == deployment.name else OF_ITS_OWN
+        named = deployment.options(name=model.deployment, **options)
+        return node(named, str(directory), offline(model.engine))
+
+    return {model.id: bound(model) for model in served}
+
+
+def _aligner(settings: Settings, node: Node) -> Application | None:
+    """What tells when the words of Qwen3-ASR were said."""
     if not has_aligner(settings):
-        return [asr, None]
-    directory = model(settings.qwen3_aligner_model, aligner=True)
-    return [
-        asr,
-        node(Qwen3Aligner, directory, settings.device, settings.precision, settings.qwen3_threads),
-    ]
+        return None
+    directory = find_qwen3(settings.qwen3_aligner_model, settings.modelscope_path, aligner=True)
+    return node(Qwen3Aligner, str(directory), settings.device, settings.precision, settings.qwen3_threads)
+
+
+def _place(model: ServedModel, settings: Settings) -> str:
+    """The reference of a recognizer, or its directory: a file of models that only ``args`` name has names
+    that nobody else looks up."""
+    if model.entry is None or model.reference != model.entry.name:
+        return model.reference
+    found = present(model.entry, settings.modelscope_path, prefer_onnx=_prefers_onnx(settings))
+    return model.reference if found is None else str(found)
+
+
+def _directory(reference: str, settings: Settings) -> Path:
+    directory = find_model(reference, settings.modelscope_path, prefer_onnx=_prefers_onnx(settings))
+    if settings.funasr_engine != "auto":
+        choose_backend(settings.funasr_engine, directory, settings.device)
+    return directory
+
+
+def _prefers_onnx(settings: Settings) -> bool:
+    return settings.funasr_engine == "onnx"

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from deployments.messages import (
     AudioSlice,
     EmbeddingRequest,
     Embeddings,
+    Hints,
     Hypothesis,
     LivePunctuationRequest,
     LiveVadRequest,
@@ -56,16 +57,15 @@ class ModelHandles:
     """The deployments of models: what ``bind`` gave where the graph is built, which Serve makes
     ``DeploymentHandle`` of for the replicas that get it. ``None`` where a model is not served.
 
-    ``speakers``: ``SpeakerEmbedding``. ``streaming``: ``ParaformerStreaming``. ``qwen3``: ``Qwen3ASR``.
-    ``aligner``: ``Qwen3Aligner``.
+    ``recognizers``: by the id of their model. ``streaming``: ``ParaformerStreaming``. ``speakers``:
+    ``SpeakerEmbedding``. ``aligner``: ``Qwen3Aligner``.
     """
 
     vad: Any
-    paraformer: Any
-    punctuation: Any
-    streaming: Any
+    recognizers: Mapping[str, Any]
+    punctuation: Any = None
+    streaming: Any = None
     speakers: Any = None
-    qwen3: Any = None
     aligner: Any = None
 
 
@@ -79,12 +79,15 @@ class ServeGraph:
     def __init__(self, handles: ModelHandles, models: ServedModels) -> None:
         """``models`` tells whom to ask for which."""
         self._vad: DeploymentHandle[Any] = handles.vad
-        self._paraformer: DeploymentHandle[Any] = handles.paraformer
-        self._punctuation: DeploymentHandle[Any] = handles.punctuation
+        self._recognizers: Mapping[str, DeploymentHandle[Any]] = handles.recognizers
+        self._punctuation: DeploymentHandle[Any] | None = handles.punctuation
         self._speakers: DeploymentHandle[Any] | None = handles.speakers
-        self._streaming: DeploymentHandle[Any] = handles.streaming
+        self._streaming: DeploymentHandle[Any] | None = handles.streaming
         self._models = models
-        self._qwen3 = Qwen3Calls(handles.qwen3, handles.aligner) if handles.qwen3 is not None else None
+        self._qwen3 = {
+            model.id: Qwen3Calls(model.deployment, handles.recognizers[model.id], handles.aligner)
+            for model in models.generative
+        }
         self._live_vad = Coalescer(
             self._detect_all, max_items=_VAD_ITEMS, max_calls=_VAD_CALLS, spacing=_VAD_SPACING
         )
@@ -108,12 +111,12 @@ class ServeGraph:
         priority: Priority = Priority.REQUEST,
         options: RecognitionOptions = DEFAULT_RECOGNITION,
     ) -> Recognition:
-        if self._models.find(options.model).engine == "qwen3":
-            return await self._generative().transcribe(audio, options, priority)
-        request = RecognitionRequest(audio, priority)
-        result: Recognition = await call_pure(
-            "Paraformer", lambda: self._paraformer.transcribe.remote(request)
-        )
+        model = self._models.find(options.model)
+        if model.is_generative:
+            return await self._qwen3[model.id].transcribe(audio, options, priority)
+        hints = Hints(options.hotwords, options.language, options.itn)
+        recognizer, request = self._recognizers[model.id], RecognitionRequest(audio, priority, hints)
+        result: Recognition = await call_pure(model.deployment, lambda: recognizer.transcribe.remote(request))
         return result
 
     async def decode(
@@ -126,13 +129,10 @@ class ServeGraph:
         max_tokens: int,
         session_id: str,
     ) -> Hypothesis:
-        return await self._generative().decode(
+        model = self._models.find(options.model)
+        return await self._qwen3[model.id].decode(
             audio, tail, options, prefix=prefix, max_tokens=max_tokens, session_id=session_id
         )
-
-    def _generative(self) -> Qwen3Calls:
-        assert self._qwen3 is not None, "this graph was made without a generative model"
-        return self._qwen3
 
     async def embed(
         self, audio: AudioSlice, windows: Sequence[tuple[int, int]], *, priority: Priority = Priority.REQUEST
@@ -143,10 +143,9 @@ class ServeGraph:
         return result
 
     async def punctuate(self, words: Sequence[str]) -> list[str]:
-        request = PunctuationRequest(words)
-        result: list[str] = await call_pure(
-            "Punctuation", lambda: self._punctuation.punctuate.remote(request)
-        )
+        assert self._punctuation is not None, "this graph was made of models that set marks themselves"
+        punctuation, request = self._punctuation, PunctuationRequest(words)
+        result: list[str] = await call_pure("Punctuation", lambda: punctuation.punctuate.remote(request))
         return result
 
     async def detect_live(
@@ -162,9 +161,10 @@ class ServeGraph:
         return results
 
     async def punctuate_live(self, words: Sequence[str], context: Sequence[str]) -> PunctuatedBlock:
-        request = LivePunctuationRequest(words, context)
+        assert self._punctuation is not None, "this graph was made of models that set marks themselves"
+        punctuation, request = self._punctuation, LivePunctuationRequest(words, context)
         result: PunctuatedBlock = await call_pure(
-            "Punctuation", lambda: self._punctuation.punctuate_live.remote(request)
+            "Punctuation", lambda: punctuation.punctuate_live.remote(request)
         )
         return result
 
@@ -198,4 +198,5 @@ class ServeGraph:
 
     def _to_stream(self, method: str, stream_id: str, argument: Any) -> Any:
         """Send to the replica that holds a stream; to be awaited."""
+        assert self._streaming is not None, "this graph was made of models that hear live speech themselves"
         return send_hashed(self._streaming.options(method_name=method, session_id=stream_id), argument)

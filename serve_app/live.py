@@ -2,17 +2,20 @@
 
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from typing import Protocol
 from weakref import WeakSet
 
-from deployments.messages import Pcm, RecognitionOptions
+from deployments.messages import Hotword, Pcm, RecognitionOptions
 from serve_app.errors import InvalidParameter, Overloaded
 from serve_app.models import ServedModel, ServedModels
 from serve_app.pipeline.finishing import Finisher
 from serve_app.pipeline.graph import LiveGraph
+from serve_app.pipeline.hotwords import LONGEST_CONTEXT, context_of
+from serve_app.pipeline.hotwords_file import ServerHotwords
+from serve_app.pipeline.hotwords_report import AskedHotwords
 from serve_app.pipeline.live.events import (
     Finished,
     LiveEvent,
@@ -30,9 +33,6 @@ _RETRY_AFTER_SECONDS = 5
 
 _LONGEST_REDECODED_MS = 30_000
 """A generative model hears all of a sentence at each step, so this is what bounds a step."""
-
-_LONGEST_CONTEXT = 10_000
-"""Characters. The model reads them again at each step."""
 
 
 class LiveMetrics(Protocol):
@@ -83,31 +83,46 @@ class LiveService:
             max_sentence_ms=round(settings.live_max_sentence_sec * 1000),
             near_field=near_field if settings.asr_enable_nearfield_filter else None,
         )
+        self._hotwords = ServerHotwords(settings.hotwords_file)
         self._redecoding = Redecoding(round(settings.live_step_sec * 1000))
         self.models = ServedModels(settings)
         self.defaults = self.options(self.models.default)
         """How a session listens whose client asks for nothing else."""
 
-    def options(self, model: ServedModel, language: str | None = None, context: str = "") -> LiveOptions:
+    def options(
+        self,
+        model: ServedModel,
+        language: str | None = None,
+        context: str = "",
+        hotwords: Sequence[Hotword] = (),
+    ) -> LiveOptions:
         """How a session listens by ``model`` whose client asks for nothing else.
 
-        ``language``, as a client names it, and ``context`` are for a model that can make use of them.
+        ``language``, as a client names it, ``context`` and ``hotwords`` are for a model that can make use of
+        them: one that writes text is told the hotwords in its context.
 
         Raises:
             InvalidParameter: such a model does not know the language, or the context is too long.
         """
-        options = self._options
-        if not model.reads_context:
-            return replace(options, recognition=RecognitionOptions(model=model.id))
-        if len(context) > _LONGEST_CONTEXT:
+        asked = AskedHotwords.of(tuple(hotwords), model)
+        listens = model.hears_hotwords and not model.reads_context
+        words = self._hotwords.merged(hotwords) if listens else ()
+        code = model.code_of(language) if model.hears_languages else None
+        if not model.is_generative:
+            recognition = RecognitionOptions(model.id, code, hotwords=words)
+            return replace(self._options, recognition=recognition, hotwords=asked)
+        told = context_of(context, hotwords)
+        if len(told) > LONGEST_CONTEXT:
             raise InvalidParameter(
-                f"The context may have {_LONGEST_CONTEXT} characters at most, not {len(context)}.", "context"
+                f"The context may have {LONGEST_CONTEXT} characters at most, not {len(told)}.", "context"
             )
+        told = context_of(context, hotwords, self._hotwords.words)
         return replace(
-            options,
-            max_sentence_ms=min(options.max_sentence_ms, _LONGEST_REDECODED_MS),
-            recognition=RecognitionOptions(model.id, model.code_of(language), context),
+            self._options,
+            max_sentence_ms=min(self._options.max_sentence_ms, _LONGEST_REDECODED_MS),
+            recognition=RecognitionOptions(model.id, code, told, hotwords=words),
             redecoding=self._redecoding,
+            hotwords=asked,
         )
 
     def follow(self, follower: Follower) -> None:

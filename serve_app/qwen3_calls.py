@@ -32,8 +32,10 @@ logger = logging.getLogger("ray.serve")
 class Qwen3Calls:
     """All are pure; what nobody waits for any more gives its place in the model's batches back."""
 
-    def __init__(self, asr: DeploymentHandle[Any], aligner: DeploymentHandle[Any] | None) -> None:
-        """``aligner``: without it, times of words are the estimates of ``asr``."""
+    def __init__(self, name: str, asr: DeploymentHandle[Any], aligner: DeploymentHandle[Any] | None) -> None:
+        """``name``: of the deployment ``asr``. ``aligner``: without it, times of words are the estimates of
+        ``asr``."""
+        self._name = name
         self._asr = asr
         self._aligner = aligner
 
@@ -42,7 +44,7 @@ class Qwen3Calls:
     ) -> Recognition:
         """Recognize one segment; words have measured times where they count and can be found."""
         request = SpeechRequest(audio, None, options.language, options.context, priority=priority)
-        heard: Recognition = await _ask("Qwen3ASR", self._asr.options(method_name="transcribe"), request)
+        heard: Recognition = await _ask(self._name, self._asr.options(method_name="transcribe"), request)
         if not heard.words or not options.word_times or heard.language not in ALIGNED:
             return heard
         return replace(heard, words=await self._timed(audio, heard.words, heard.language, priority))
@@ -62,7 +64,7 @@ class Qwen3Calls:
             audio, tail, options.language, options.context, tuple(prefix), max_tokens, Priority.LIVE
         )
         handle = self._asr.options(method_name="decode", session_id=session_id)
-        result: Hypothesis = await _ask("Qwen3ASR", handle, request)
+        result: Hypothesis = await _ask(self._name, handle, request)
         return result
 
     async def _timed(

@@ -20,7 +20,7 @@ READY = "READY"
 
 def is_loaded(model: ServedModel, states: Mapping[str, str]) -> bool:
     """Whether the deployment that recognizes by ``model`` can take requests."""
-    return states.get(model.deployments[0]) == READY
+    return states.get(model.deployment) == READY
 
 
 @dataclass(frozen=True, slots=True)

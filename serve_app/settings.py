@@ -55,6 +55,31 @@ def _hosts(value: str | None) -> str | None:
     return value
 
 
+def _model_names(value: str) -> str:
+    names = [name.strip().lower() for name in value.split(",") if name.strip()]
+    if not names:
+        raise ValueError("give auto, all, or names of models, separated by commas")
+    if len(names) > 1 and {"auto", "all"} & {*names}:
+        raise ValueError("auto and all stand alone; give one of them, or names of models")
+    return value
+
+
+def _is_yes(value: Any) -> Any:
+    # DEBUG is a variable of many programs, some of which want a list of names in it.
+    return value.strip().lower() in ("1", "true", "yes", "on") if isinstance(value, str) else value
+
+
+def _hotwords(value: Path | None) -> Path | None:
+    if value is None:
+        return None
+    # Who only wants to know the settings does not need what reads the file.
+    from serve_app.pipeline.hotwords_file import read_hotwords
+
+    path = value.expanduser().absolute()
+    read_hotwords(path)
+    return path
+
+
 def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, str) and value.strip().isdecimal() else value
 
@@ -95,6 +120,9 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Level of the service's own log lines."""
 
+    debug: Annotated[bool, BeforeValidator(_is_yes)] = False
+    """Whether log lines are written down to ``DEBUG``, whatever ``log_level`` says."""
+
     log_transcripts: bool = False
     """Whether each result is logged, with its text. Without it, no log line holds what was said."""
 
@@ -104,6 +132,30 @@ class Settings(BaseSettings):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of Paraformer and of the speaker model. ``auto``: bf16 on a GPU or on a CPU with AVX-512
     BF16 or AMX, else fp32."""
+
+    funasr_engine: Literal["auto", "torch", "onnx"] = "auto"
+    """In which form the models of FunASR run: ``torch``, ``onnx`` (``model_quant.onnx`` or ``model.onnx`` in
+    ONNX Runtime), or ``auto``: the form that a directory holds; of both, the one that is faster on the
+    processor."""
+
+    enabled_models: Annotated[str, AfterValidator(_model_names)] = "auto"
+    """Which recognizers are served: names of the catalogue or of the configured models, separated by commas;
+    ``all`` that are on this machine; or ``auto``: by the memory of its GPU, else the configured ones."""
+
+    asr_batch_size: int | None = Field(None, ge=1)
+    """Most segments of one batch of a recognizer that is no Qwen3-ASR. Not set: as many as ``user_config``
+    allows, by their length."""
+
+    asr_enable_lm: bool = False
+    """Understood, for funasr-api's sake: there is no language model beside the recognizers, so a server for
+    which it is set says so when it starts."""
+
+    enable_streaming_vllm: bool = False
+    """Understood, for funasr-api's sake: one engine of Qwen3-ASR serves files and live speech, always."""
+
+    workers: str | None = None
+    """Understood, for funasr-api's sake: replicas are set in ``serve_config.yaml``, and a server for which
+    this is more than 1 says so when it starts."""
 
     vad_model: str = "models/starter/fsmn-vad"
     """The voice-activity model (FSMN-VAD): a directory, or a ModelScope id that was downloaded before."""
@@ -144,7 +196,19 @@ class Settings(BaseSettings):
     """Whether a client may fetch its enrolled voices as vectors. Without it, they never leave the server."""
 
     modelscope_path: Path = Path("~/.cache/modelscope/hub/models")
-    """Root of ModelScope's cache, where models given by id are looked up."""
+    """Root of ModelScope's cache: models given by name or id are looked up here first, and fetched here."""
+
+    download_models: bool = False
+    """Whether the start fetches models that are named and are not on this machine. Without it, a start with
+    models that are here opens no connection to anywhere else."""
+
+    hotwords_file: Annotated[Path | None, AfterValidator(_hotwords)] = None
+    """Words that the models listen for in every recording: a file with a word, and behind it its weight (1 to
+    100) if it has one, on each line. It is read again when it has changed. Not set: none."""
+
+    models_file: Path | None = None
+    """A file with models of your own, as ``configs/models.yaml``: they are known by name as those in there
+    are. Not set: none."""
 
     model_name: str = "paraformer-starter"
     """Name under which ``/v1/models`` lists the recognition model."""
@@ -169,8 +233,8 @@ class Settings(BaseSettings):
     one."""
 
     qwen3_memory: Megabytes | None = Field(None, gt=0)
-    """Memory for the key-value cache of vLLM, in MB; a unit may be given. Not set: the rest of the replica's
-    share of its GPU, or 1 GB on a CPU."""
+    """Memory for what Qwen3-ASR's attention remembers (the key-value cache), in MB; a unit may be given. Not
+    set: with vLLM the rest of the replica's share of its GPU, or 1 GB on a CPU; with the package 4 GB."""
 
     qwen3_max_model_len: int = Field(20_480, ge=1024)
     """Tokens of one request of Qwen3-ASR under vLLM, audio included (13 for a second)."""

@@ -13,6 +13,7 @@ from serve_app.pipeline.file import Checkpoints, FileJob, FileOptions, in_thread
 from serve_app.pipeline.finishing import Finisher
 from serve_app.pipeline.graph import Graph
 from serve_app.pipeline.hotwords import context_of
+from serve_app.pipeline.hotwords_file import ServerHotwords
 from serve_app.pipeline.segments import SegmentLimits
 from serve_app.pipeline.speakers.channels import join_channels
 from serve_app.pipeline.speakers.types import SpeakerOptions, SpeakerTuning
@@ -45,6 +46,7 @@ class Transcriber:
         """``tuning`` is what the speaker model says of voices; ``None``: what is right for most."""
         self._graph = graph
         self.models = ServedModels(settings)
+        self._hotwords = ServerHotwords(settings.hotwords_file)
         self._knows_voices = has_speaker_model(settings)
         self._max_files = settings.max_concurrent_files
         self._active = 0
@@ -184,10 +186,19 @@ class Transcriber:
 
     def _recognition(self, options: TranscriptionOptions) -> RecognitionOptions:
         model = self.models.find(options.model)
-        context = context_of(options.context, options.hotwords) if model.reads_context else ""
+        asked, ours = options.hotwords, self._hotwords
+        context = context_of(options.context, asked, ours.words) if model.reads_context else ""
+        listens = model.hears_hotwords and not model.reads_context
         # Who spoke which word is told by when it was said.
         word_times = options.word_times or options.speakers is not None
-        return RecognitionOptions(model.id, options.language, context, word_times)
+        return RecognitionOptions(
+            model.id,
+            options.language,
+            context,
+            word_times,
+            ours.merged(asked) if listens else (),
+            options.text.itn,
+        )
 
     async def transcribe(self, source: BinaryIO, options: TranscriptionOptions | None = None) -> Transcript:
         """Transcribe a file to its end; arguments and errors as those of :meth:`open`.

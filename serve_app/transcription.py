@@ -66,6 +66,16 @@ class Transcription(ABC):
 
     @property
     @abstractmethod
+    def applied(self) -> tuple[str, ...]:
+        """Texts of the hotwords that the model has listened for so far, each once."""
+
+    @property
+    @abstractmethod
+    def raw(self) -> str | None:
+        """What a model that writes tags wrote so far, with them."""
+
+    @property
+    @abstractmethod
     def seconds_decoded(self) -> float: ...
 
     @property
@@ -80,7 +90,7 @@ class Transcription(ABC):
         Who said them is known at the end only, if that is asked for: then sentences are also split where
         the speaker changes inside.
         """
-        return Transcript.of(self.seconds_decoded, self._sentences, self.language)
+        return Transcript.of(self.seconds_decoded, self._sentences, self.language, self.applied, self.raw)
 
     @abstractmethod
     def sentences(self) -> AsyncGenerator[Sentence, None]:
@@ -113,6 +123,14 @@ class FileTranscription(Transcription):
     @property
     def language(self) -> str | None:
         return self._named or self._job.language
+
+    @property
+    def applied(self) -> tuple[str, ...]:
+        return self._job.applied
+
+    @property
+    def raw(self) -> str | None:
+        return self._job.raw
 
     @property
     def seconds_decoded(self) -> float:
@@ -160,6 +178,16 @@ class ChannelsTranscription(Transcription):
     @property
     def language(self) -> str | None:
         return self._named or most_spoken((part.language, part.so_far) for part in self._parts)
+
+    @property
+    def applied(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(text for part in self._parts for text in part.applied))
+
+    @property
+    def raw(self) -> str | None:
+        """Each channel on a line of its own."""
+        written = [part.raw for part in self._parts if part.raw is not None]
+        return "\n".join(written) if written else None
 
     @property
     def seconds_decoded(self) -> float:

@@ -16,6 +16,7 @@ TRAINING_FACTS = "training.json"
 _MODULES = {
     "paraformer": "starter.paraformer",
     "paraformer-streaming": "starter.paraformer_streaming",
+    "paraformer-hotwords": "starter.seaco",
     "fsmn-vad": "starter.vad",
     "ct-punc": "starter.punctuation",
     "ct-punc-realtime": "starter.punctuation_realtime",

@@ -24,7 +24,7 @@ from serve_app.jobs.spool import Spool
 from serve_app.jobs.types import Job, JobError, JobSpec, JobStatus
 from serve_app.jobs.worker import Worker
 from serve_app.pipeline.graph import DEFAULT_RECOGNITION
-from serve_app.pipeline.types import Sentence
+from serve_app.pipeline.types import Sentence, Transcript
 from serve_app.settings import Settings
 from serve_app.speakers.service import SpeakerService
 from serve_app.transcriber import Transcriber
@@ -99,11 +99,9 @@ class MortalQueue(JobQueue):
         self._live()
         super().replace(lease, channel, sentences)
 
-    def join(
-        self, lease: Lease, duration: float, language: str | None, sentences: Sequence[Sentence]
-    ) -> None:
+    def join(self, lease: Lease, language: str | None, whole: Transcript) -> None:
         self._live()
-        super().join(lease, duration, language, sentences)
+        super().join(lease, language, whole)
 
     def finish(self, lease: Lease, error: JobError | None = None) -> None:
         self._live()

@@ -12,7 +12,7 @@ import pytest
 from serve_app.api.aliyun.wire import parse_vocabulary, parse_word_filter
 from serve_app.errors import UpstreamLost
 from serve_app.pipeline.finishing import Correction
-from serve_app.pipeline.hotwords import Hotword
+from serve_app.pipeline.hotwords import Hotword, HotwordList
 from serve_app.rendering.filetrans import CODES
 from tests import audio_files
 from tests.aliyun_world import TEXTS, ToneGraph, World, said, world
@@ -214,13 +214,14 @@ async def test_names_of_the_model(model: str) -> None:
 
 
 def test_vocabulary_is_literal_hotwords_and_corrections() -> None:
-    assert parse_vocabulary("阿里巴巴 20 通义 15.5 达摩院") == (
-        (Hotword("阿里巴巴", 20.0), Hotword("通义", 15.5), Hotword("达摩院")),
-        (),
+    assert parse_vocabulary("阿里巴巴 20 通义 15.5 达摩院") == HotwordList(
+        (Hotword("阿里巴巴", 20.0), Hotword("通义", 15.5), Hotword("达摩院"))
     )
-    assert parse_vocabulary("110 20,警察") == ((Hotword("110", 20.0), Hotword("警察")), ())
-    assert parse_vocabulary("北京=>南京 天气 3") == ((Hotword("天气", 3.0),), (Correction("北京", "南京"),))
-    assert parse_vocabulary("0123456789abcdef0123456789abcdef") == ((), ())
+    assert parse_vocabulary("110 20,警察") == HotwordList((Hotword("110", 20.0), Hotword("警察")))
+    fixed = HotwordList((Hotword("天气", 3.0),), (Correction("北京", "南京"),))
+    assert parse_vocabulary("北京=>南京 天气 3") == fixed
+    kept_there = "0123456789abcdef0123456789abcdef"
+    assert parse_vocabulary(kept_there) == HotwordList(elsewhere=kept_there)
     with pytest.raises(ValueError, match="=>"):
         parse_vocabulary("=>x")
 
@@ -421,7 +422,7 @@ async def test_models_have_the_fields_of_both_generations() -> None:
     (model, other), (entry, _) = body["models"], body["declared_entries"]
     assert model.keys() == {
         *("id", "name", "engine", "description", "languages", "default", "loaded", "supports_realtime"),
-        *("offline_model", "realtime_model", "asr_model_mode"),
+        *("offline_model", "realtime_model", "asr_model_mode", "capabilities"),
     }
     assert entry.keys() == model.keys() - {"loaded", "asr_model_mode"} | {"kind"}
     assert model["offline_model"] == {"path": "models/starter/paraformer", "exists": True}
@@ -429,6 +430,8 @@ async def test_models_have_the_fields_of_both_generations() -> None:
     assert other.keys() == model.keys()
     assert (other["id"], other["engine"], other["default"]) == ("qwen3-asr-starter", "qwen3", False)
     assert len(other["languages"]) == 30
+    assert {"context", "hotwords"} <= set(other["capabilities"])
+    assert model["capabilities"] == ["word_times"]
     assert other["offline_model"]["path"] == "models/starter/qwen3-asr"
     assert body["asr_model_mode"] == "all"
     assert body["runtime"] == {

@@ -74,6 +74,16 @@ async def test_the_budget_changes_while_it_runs(work: Work) -> None:
     assert work.batches == [[0], [1, 2], [3]]
 
 
+async def test_a_batch_has_no_more_items_than_it_may(work: Work) -> None:
+    queue = BatchQueue(work, budget=100, wait_seconds=30, max_items=2)
+    tasks = await submit_all(queue, [0, 1])
+    await asyncio.to_thread(work.started.wait, 10)
+    tasks += await submit_all(queue, [2, 3, 4, 5])
+    work.go.set()
+    assert await asyncio.wait_for(asyncio.gather(*tasks), 10) == [0, 2, 4, 6, 8, 10]
+    assert work.batches == [[0, 1], [2, 3], [4, 5]]
+
+
 async def test_a_wait_collects_items_that_come_one_after_another(work: Work) -> None:
     work.go.set()
     queue = BatchQueue(work, budget=3, wait_seconds=30)

@@ -40,6 +40,7 @@ class Stub:
         self.url = ""
         self.asked: tuple[str, str, str] | None = None
         self.model = ""
+        self.hotwords: str | None = None
 
     def transcribe(
         self,
@@ -49,11 +50,12 @@ class Stub:
         language: Annotated[str, Form()] = "none",
         enable_speaker_diarization: Annotated[str, Form()] = "none",
         num_speakers: Annotated[str, Form()] = "none",
+        hotwords: Annotated[str | None, Form()] = None,
         authorization: Annotated[str, Header()] = "none",
     ) -> Response:
         name = str(file.filename)
         self.asked = (response_format, enable_speaker_diarization, num_speakers)
-        self.model = model
+        self.model, self.hotwords = model, hotwords
         self.attempts[name] = self.attempts.get(name, 0) + 1
         self.now += 1
         self.most_at_once = max(self.most_at_once, self.now)
@@ -66,6 +68,8 @@ class Stub:
             if name.startswith("talk"):
                 return Response(file.file.read())
             size = len(file.file.read())
+            if hotwords:
+                return Response("heard\n", headers={"x-hotwords-ignored": "2"})
             return Response(f"{name} {size} {response_format} {language} {authorization}\n")
         finally:
             self.now -= 1
@@ -102,6 +106,28 @@ def test_one_file_goes_to_standard_output(stub: Stub, audio: Path) -> None:
     result = runner.invoke(app, ["transcribe", str(audio / "b.wav"), "--url", stub.url, "--language", "zh"])
     assert result.exit_code == 0, result.output
     assert result.stdout == "b.wav 300000 text zh none\n"
+
+
+def test_hotwords_may_be_words_or_a_file(stub: Stub, audio: Path) -> None:
+    listed = audio / "words.txt"
+    listed.write_text("# names\n魔搭 20\nAlibaba Cloud\n", encoding="utf-8")
+    for given, sent in (
+        ("魔搭 20 通义", "魔搭 20 通义"),
+        ("词 " * 200, "词 " * 200),
+        (str(listed), '{"魔搭": 20.0, "Alibaba Cloud": null}'),
+    ):
+        result = runner.invoke(
+            app, ["transcribe", str(audio / "b.wav"), "--url", stub.url, "--hotwords", given]
+        )
+        assert (result.exit_code, result.stdout) == (0, "heard\n"), result.output
+        assert stub.hotwords == sent
+        assert "not listened for: 2." in result.stderr
+    listed.write_text("魔搭 200\n", encoding="utf-8")
+    result = runner.invoke(
+        app, ["transcribe", str(audio / "b.wav"), "--url", stub.url, "--hotwords", str(listed)]
+    )
+    assert result.exit_code == 2
+    assert "Line 1" in result.stderr
 
 
 @pytest.mark.parametrize(("options", "model"), [([], "default"), (["--model", "qwen3-asr"], "qwen3-asr")])
@@ -310,13 +336,38 @@ def test_doctor_finds_a_truncated_model(tmp_path: Path) -> None:
     (model / "model.pt").write_bytes(b"PK\x03\x04 cut off")
     code, output = doctor(tmp_path, {"vad_model": str(model)}, free_port("127.0.0.1"))
     assert code == 1
-    assert "model.pt: cannot be read as PyTorch weights" in output
+    assert "model.pt is damaged: it is cut off" in output
+
+
+def test_doctor_tells_which_models_are_served(tmp_path: Path) -> None:
+    port = free_port("127.0.0.1")
+    _, output = doctor(tmp_path, {"enabled_models": "qwen3-asr-starter", "asr_enable_lm": "true"}, port)
+    lines = [line.split(maxsplit=1) for line in output.splitlines()]
+    assert ["ok", "served models               qwen3-asr-starter"] in lines
+    assert any(line[0] == "note" and "ASR_ENABLE_LM" in line[1] for line in lines)
+    # It needs neither of these.
+    assert not any(line[1].startswith(("punctuation model", "paraformer streaming")) for line in lines)
+    for name, problem in (("whisper-large-v3", "no engine for Whisper"), ("sensevoice-small", "models pull")):
+        code, output = doctor(tmp_path, {"enabled_models": name}, port)
+        assert (code, problem in output) == (1, True)
 
 
 def test_doctor_finds_a_wrong_setting(tmp_path: Path) -> None:
     code, output = doctor(tmp_path, {"max_segment_sec": "1000"}, free_port("127.0.0.1"))
     assert code == 1
     assert "max_segment_sec: Input should be less than or equal to" in output
+
+
+def test_doctor_looks_at_the_hotwords(tmp_path: Path) -> None:
+    listed = tmp_path / "words.txt"
+    listed.write_text("魔搭 20\n拨打 110\n", encoding="utf-8")
+    code, output = doctor(tmp_path, {"hotwords_file": str(listed)}, free_port("127.0.0.1"))
+    assert code == 1
+    assert "hotwords_file" in output
+    assert "Line 2" in output
+    listed.write_text("魔搭 20\n通义\n", encoding="utf-8")
+    _, output = doctor(tmp_path, {"hotwords_file": str(listed)}, free_port("127.0.0.1"))
+    assert f"2 words in {listed}" in "".join(output.splitlines())
 
 
 def test_doctor_finds_a_taken_port(tmp_path: Path) -> None:

@@ -112,10 +112,12 @@ def test_submit_prints_ids_in_order(server: Server, audio: Path) -> None:
         "job_1\n"
     )
     arguments = ["--webhook", "https://hooks.example/x", "--format", "srt", "--channels", "split"]
+    arguments += ["--hotwords", "魔搭 20"]
     result = server("submit", URL, *arguments, env={"ASR_SERVE_WEBHOOK_SECRET": "a secret of some length"})
     assert (result.exit_code, result.stdout) == (0, "job_2\n"), result.output
     spec = server.jobs.kept["job_2"].job.spec
     assert (spec.url, spec.response_format, spec.split_channels) == (URL, "srt", True)
+    assert [(word.text, word.weight) for word in spec.options.hotwords] == [("魔搭", 20)]
     assert spec.webhook is not None
     assert spec.webhook.secret == "a secret of some length"
     several = server("submit", str(audio / "a.wav"), str(audio / "b.wav"))

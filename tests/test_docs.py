@@ -44,12 +44,21 @@ COVERED = {
     ".venv/bin/asr-serve edge --backends 10.0.0.7:8000,10.0.0.8:8000": "test_edge_processes.py::"
     "test_the_command_logs_requests_without_keys_and_stops_cleanly",
     ".venv/bin/python -m benchmarks.edge": "test_edge_benchmark.py::test_the_benchmark_compares_ways_in",
+    ".venv/bin/asr-serve models export fsmn-vad-starter --quantize": "test_model_export.py::"
+    "test_forms_are_compared_and_reported",
+    ".venv/bin/asr-serve models export models/starter/ct-punc --quantize --output my-models/ct-punc": ""
+    "test_model_export.py::test_the_output_is_named_and_found",
+    "VAD_MODEL=fsmn-vad-onnx PUNCTUATION_MODEL=my-models/ct-punc make serve": "test_onnx_punctuation.py::"
+    "test_the_deployment_runs_the_form_that_is_asked_for",
     "kill -HUP 12345": "test_cli.py::test_a_changed_config_is_applied_while_the_server_runs",
 }
 """Commands that no test runs as they stand, with the test that covers what they do."""
 
 RUN_AS_THEY_STAND = {
+    "air-gapped.md": "test_air_gapped_docs.py::test_the_commands_run_as_they_stand",
     "openai.md": "test_openai_docs.py::test_the_commands_run_and_print_what_is_shown",
+    "add-a-model.md": "test_add_a_model.py::test_the_commands_show_the_model",
+    "models.md": "test_catalogue.py::test_the_commands_of_the_document_run_as_they_stand",
     "nls.md": "test_nls_docs.py::test_the_commands_run_and_print_what_is_said",
     "speakers.md": "test_speakers_cli.py::test_the_commands_of_the_document_run_as_they_stand",
 }
@@ -202,10 +211,11 @@ def test_every_command_is_run_by_a_test() -> None:
 
 
 def test_the_tests_that_cover_commands_exist() -> None:
+    kinds = ast.FunctionDef | ast.AsyncFunctionDef
     for where in [*COVERED.values(), *RUN_AS_THEY_STAND.values()]:
         file, _, function = where.partition("::")
         tree = ast.parse((ROOT / "tests" / file).read_text(encoding="utf-8"))
-        assert function in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+        assert function in {node.name for node in tree.body if isinstance(node, kinds)}
 
 
 @pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)

@@ -65,7 +65,15 @@ async def test_asr() -> None:
         "duration": 3.0,
         "processing_time": body["processing_time"],
         "rtf": body["rtf"],
+        "hotwords": {
+            "applied": [],
+            "ignored": [
+                {"text": word, "reason": "The model paraformer-starter has no hotwords."}
+                for word in ("你好", "再见")
+            ],
+        },
     }
+    assert "hotwords" not in silent
     assert (silent["text"], silent["segments"], silent["duration"]) == ("", [], 1.0)
 
 

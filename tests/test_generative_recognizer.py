@@ -218,7 +218,7 @@ AUDIO = AudioSlice(())
 
 def calls(asr: Handle, aligner: Handle | None = None) -> Qwen3Calls:
     handles: Any = asr, aligner
-    return Qwen3Calls(*handles)
+    return Qwen3Calls("Qwen3ASR", *handles)
 
 
 async def transcribe(asr: Handle, aligner: Handle | None, **options: Any) -> Recognition:

@@ -111,9 +111,11 @@ def test_an_order_is_the_same_whatever_voices_its_owner_has_enrolled() -> None:
 
 
 def test_results_have_no_parts_that_are_not_kept() -> None:
-    assert [field.name for field in fields(Sentence)] == ["words", "speaker"]
+    assert [field.name for field in fields(Sentence)] == ["words", "speaker", "emotion", "events"]
     assert len(fields(Speaker)) == 4
-    assert [field.name for field in fields(Recognition)] == ["words", "language", "punctuated"]
+    assert [field.name for field in fields(Recognition)] == [
+        *("words", "language", "punctuated", "emotion", "events", "applied", "raw")
+    ]
     assert len(fields(TimedWord)) == 5
     assert len(fields(Word)) == 5
 

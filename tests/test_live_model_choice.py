@@ -53,9 +53,9 @@ async def test_nls(url: str, graph: WritingGraph) -> None:
     assert [word["text"] for word in end["words"]] == [*characters(LEVELS)]
     assert 0 < end["confidence"] < 1
     assert all(TEXT.startswith(changed["result"]) for changed in named(events, "TranscriptionResultChanged"))
-    assert graph.finals == [RecognitionOptions(QWEN, "zh", "钉钉\n阿里")]
+    assert graph.finals == [RecognitionOptions(QWEN, "zh", "钉钉\n阿里", itn=False)]
     await say_to_nls(url)
-    assert graph.finals[1:] == [RecognitionOptions(PARAFORMER, word_times=False)]
+    assert graph.finals[1:] == [RecognitionOptions(PARAFORMER, word_times=False, itn=False)]
 
 
 async def test_nls_refuses_what_there_is_not(url: str) -> None:

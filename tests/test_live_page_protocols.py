@@ -124,6 +124,28 @@ def test_the_model_is_chosen_among_those_of_the_server(driver: Chrome, tmp_path:
 
 
 @needs_browser
+def test_hotwords_and_what_became_of_them(driver: Chrome, tmp_path: Path) -> None:
+    with served(WritingGraph()) as url:
+        page = LivePage(driver, url)
+        page.fill("hotwords", "魔搭 20, 通义")
+        page.choose_file(recording(tmp_path), fast=True)
+        for protocol in PROTOCOLS:
+            page.speak(protocol)
+            page.press("start")
+            page.finish()
+            if protocol == "qwen":
+                assert page["hotwords-told"].text == "Listened for: 魔搭, 通义."
+            else:
+                reason = "The model paraformer-starter has no hotwords."
+                assert page["hotwords-told"].text == f"Not listened for: 魔搭, 通义. {reason}"
+        page.fill("hotwords", "")
+        page.press("start")
+        page.finish()
+        assert not page["hotwords-told"].is_displayed()
+        assert page.problems == []
+
+
+@needs_browser
 @pytest.mark.parametrize(
     ("protocol", "fault", "says"),
     [

@@ -153,7 +153,7 @@ async def test_a_known_language_has_no_head() -> None:
     events = await hear(graph, paced([*LONG, *PAUSE]), options, paced=True)
     assert spoken(events) == [characters(LONG)]
     assert {decoding.options for decoding in graph.decodings} == {options.recognition}
-    assert graph.finals == [options.recognition]
+    assert graph.finals == [replace(options.recognition, itn=options.text.itn)]
     assert graph.decodings[-1].prefix[0] == ord("丁")
 
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from difflib import SequenceMatcher
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -19,9 +20,9 @@ import openai
 import pytest
 import soundfile
 
-from benchmarks.live_server import LiveServer
+from benchmarks.live_server import LiveServer, live_server
 from tests import audio_files
-from tests.conftest import RAY_ACCESS, SAMPLES, Sample
+from tests.conftest import RAY_ACCESS, ROOT, SAMPLES, Sample
 
 pytestmark = pytest.mark.server
 
@@ -48,7 +49,7 @@ def likeness(text: str, expected: str) -> float:
     return SequenceMatcher(None, letters(text), letters(expected), autojunk=False).ratio()
 
 
-def post(server: LiveServer, content: bytes, **form: str) -> httpx.Response:
+def post(server: LiveServer, content: bytes, **form: str | list[str]) -> httpx.Response:
     fields = {"model": "qwen3-asr", **form}
     return httpx.post(
         f"{server.url}/v1/audio/transcriptions", data=fields, files={"file": content}, timeout=300
@@ -217,3 +218,51 @@ def test_clients_that_go_away_free_their_places(server: LiveServer, samples: lis
             client.close()
         until(lambda: counts[-1] == 0, seconds=5)
     assert post(server, samples[0].path.read_bytes()).status_code == 200
+
+
+MODELS = f"""
+models:
+  - name: echoing
+    title: An engine of one's own
+    task: asr
+    engine: tests.echoing_engine
+    path: {ROOT / "models/starter/paraformer"}
+    languages: [zh, en]
+    gives: [word_times, hotwords, emotion]
+"""
+
+
+@pytest.mark.own_server
+def test_several_recognizers_at_once(tmp_path: Path, samples: list[Sample]) -> None:
+    (tmp_path / "models.yaml").write_text(MODELS)
+    env = {
+        "ENABLED_MODELS": "echoing,paraformer-starter",
+        "MODELS_FILE": str(tmp_path / "models.yaml"),
+        "PYTHONPATH": str(ROOT),
+        "SPEAKER_MODEL": "none",
+        "ASR_ENABLE_LM": "true",
+    }
+    said = samples[0]
+    with live_server(tmp_path / "server.log", env=env) as server:
+        listed = httpx.get(f"{server.url}/v1/models").json()["data"]
+        words, content = ["钉钉", "阿里"], said.path.read_bytes()
+        heard = {
+            model: post(server, content, model=model, response_format="verbose_json", **{"keywords[]": words})
+            for model in ("", "echoing", "paraformer", "qwen3-asr")
+        }
+        states = httpx.get(f"{server.url}/readyz").json()["deployments"]
+    assert [(model["id"], model["loaded"]) for model in listed] == [
+        ("echoing", True),
+        ("paraformer-starter", True),
+    ]
+    assert {"Recognizer-echoing", "Paraformer"} <= states.keys()
+    assert not {"Qwen3ASR", "Qwen3Aligner"} & states.keys()
+    bodies = {model: response.json() for model, response in heard.items()}
+    assert {body["text"] for body in bodies.values()} == {said.written}
+    for model, echoes in (("", True), ("echoing", True), ("paraformer", False), ("qwen3-asr", True)):
+        applied = bodies[model]["hotwords"]["applied"]
+        assert applied == (words if echoes else []), model
+        assert [segment.get("emotion") for segment in bodies[model]["segments"]] == [
+            "happy" if echoes else None
+        ]
+    assert "there is no n-gram language model here" in (tmp_path / "server.log").read_text()

@@ -1,6 +1,7 @@
 """Where Qwen3 models are found, what is refused before anything starts, and what runs them."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from deployments.qwen3_store import find_qwen3
 from serve_app.app import build
 from serve_app.errors import ModelNotFound
 from serve_app.settings import Settings
+from tests.whole_models import write_qwen3, write_safetensors
 
 ID = "Qwen/Qwen3-ASR-0.6B"
 FILES = ("preprocessor_config.json", "tokenizer_config.json", "vocab.json", "merges.txt")
@@ -27,11 +29,9 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def write(directory: Path, kind: str = "qwen3_asr", *, weights: bool = True) -> Path:
-    directory.mkdir(parents=True)
-    config = {"model_type": "qwen3_asr", "thinker_config": {"model_type": kind}}
-    (directory / "config.json").write_text(json.dumps(config))
-    for name in (*FILES, *(["model.safetensors"] if weights else [])):
-        (directory / name).touch()
+    write_qwen3(directory, kind)
+    if not weights:
+        (directory / "model.safetensors").unlink()
     return directory
 
 
@@ -67,10 +67,10 @@ def test_weights_in_several_files_must_all_be_there(tmp_path: Path) -> None:
         found(directory, tmp_path)
     index = {"weight_map": {"x": "model-1.safetensors", "y": "model-2.safetensors"}}
     (directory / "model.safetensors.index.json").write_text(json.dumps(index))
-    (directory / "model-1.safetensors").touch()
+    write_safetensors(directory / "model-1.safetensors")
     with pytest.raises(ModelMissing, match=r"has no model-2\.safetensors"):
         found(directory, tmp_path)
-    (directory / "model-2.safetensors").touch()
+    write_safetensors(directory / "model-2.safetensors")
     assert found(directory, tmp_path) == directory
 
 
@@ -100,7 +100,7 @@ def test_models_of_another_kind_are_refused(tmp_path: Path, config: Any, aligner
 
 
 def test_a_model_that_is_nowhere_is_told_with_how_to_get_it(tmp_path: Path) -> None:
-    with pytest.raises(ModelMissing, match=f"download --model {ID}"):
+    with pytest.raises(ModelMissing, match="models pull Qwen/Qwen3-ASR-7B"):
         found("Qwen/Qwen3-ASR-7B", tmp_path)
 
 
@@ -146,8 +146,10 @@ def names(application: Application) -> set[str]:
 def _applications(argument: Any) -> list[Application]:
     if isinstance(argument, Application):
         return [argument]
+    if isinstance(argument, Mapping):
+        return [each for part in argument.values() for each in _applications(part)]
     parts = getattr(argument, "__dataclass_fields__", {})
-    return [part for name in parts if isinstance(part := getattr(argument, name), Application)]
+    return [each for name in parts for each in _applications(getattr(argument, name))]
 
 
 def test_what_is_not_served_is_not_there() -> None:

@@ -169,8 +169,8 @@ async def test_bad_requests_are_told_what_is_wrong(url: str, path: str, body: An
 
 
 async def test_a_session_that_does_not_fit_is_told_so(url: str) -> None:
-    keywords = [f"{number * 7919:x}" for number in range(3000)]
-    session = {"audio": {"input": {"transcription": {"keywords": keywords}}}}
+    prose = " ".join(f"{number * 7919:x}" for number in range(3000))
+    session = {"audio": {"input": {"transcription": {"prompt": prose}}}}
     async with http(url, headers=KEY) as client:
         answer = await client.post(CREATE, json={"session": session})
     assert answer.status_code == 400

@@ -1,5 +1,6 @@
 """Settings: where they come from, what is refused, and that a missing model stops the start at once."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from pydantic import ValidationError
 from deployments.model_store import ModelMissing, find_model
 from serve_app.app import build
 from serve_app.settings import Settings
+from tests.whole_models import write_funasr
 
 
 @pytest.fixture(autouse=True)
@@ -57,20 +59,46 @@ def test_the_key_is_not_shown() -> None:
     assert "secret-key" not in repr(Settings(api_key="secret-key"))
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("ENABLED_MODELS", "DEVICE", "API_KEY", "LOG_LEVEL", "DEBUG", "MAX_AUDIO_SIZE", "MAX_SEGMENT_SEC"),
+        *("ASR_BATCH_SIZE", "MODELSCOPE_PATH", "ASR_ENABLE_NEARFIELD_FILTER", "ASR_ENABLE_LM"),
+        *("ENABLE_STREAMING_VLLM", "WORKERS"),
+        *("HF_HOME", "HOST", "PORT", "CUDA_VISIBLE_DEVICES", "FUNASR_HOST", "FUNASR_PORT"),
+        *("--model-dir", "--online-model-dir", "--vad-dir", "--punc-dir", "--itn-dir", "--lm-dir"),
+        *("--hotword", "--download-model-dir"),
+    ],
+)
+def test_what_other_servers_are_set_by_is_told(name: str) -> None:
+    text = (Path(__file__).parents[1] / "docs" / "configuration.md").read_text(encoding="utf-8")
+    section = text.partition("## Coming from other servers\n")[2].partition("\n## ")[0]
+    (line,) = [line for line in section.splitlines() if re.match(rf"\|[^|]*`{name}`[^|]*\|", line)]
+    settings = {field.upper() for field in Settings.model_fields}
+    # What is the same here is a setting, and others say what to set instead, or why there is nothing to set.
+    assert "the same" not in line or name in settings | {"HF_HOME", "CUDA_VISIBLE_DEVICES"}
+    assert {*re.findall(r"`([A-Z][A-Z_]+_(?:MODEL|PATH|FILE|LM|SIZE))`", line)} <= settings
+
+
+def test_variables_of_many_programs_keep_no_server_from_starting(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("DEBUG", "app:*"), ("WORKERS", "auto"), ("HOST", "workstation"), ("PORT", "x")):
+        monkeypatch.setenv(name, value)
+    assert Settings().debug is False
+    monkeypatch.setenv("DEBUG", "1")
+    assert Settings().debug is True
+
+
 def test_a_missing_model_stops_the_build_and_is_named() -> None:
     with pytest.raises(ModelMissing, match="no-such-dir"):
         build({"paraformer_model": "/no-such-dir/paraformer"})
 
 
 def test_a_directory_without_weights_is_named(tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").touch()
+    (tmp_path / "config.yaml").write_text("model: Paraformer\n")
     with pytest.raises(ModelMissing, match=r"model\.pt"):
         find_model(str(tmp_path), tmp_path)
 
 
 def test_a_model_is_found_by_id_in_the_cache(tmp_path: Path) -> None:
-    directory = tmp_path / "iic" / "some-model"
-    directory.mkdir(parents=True)
-    for name in ("config.yaml", "model.pt"):
-        (directory / name).touch()
+    directory = write_funasr(tmp_path / "iic" / "some-model")
     assert find_model("iic/some-model", tmp_path) == directory

@@ -9,11 +9,12 @@ from serve_app.app import build
 from serve_app.handles import ModelHandles
 from serve_app.settings import Settings
 from serve_app.speaker_tuning import has_speaker_model, speaker_tuning
+from tests.whole_models import write_checkpoint
 
 
 def model(directory: Path, config: str) -> str:
     (directory / "config.yaml").write_text(config)
-    (directory / "model.pt").write_bytes(b"weights")
+    write_checkpoint(directory / "model.pt")
     return str(directory)
 
 

@@ -93,12 +93,13 @@ def write_model(
     encoder: Mapping[str, Any] = ENCODER,
     reach: float = 6.0,
     seed: int = 1,
+    rate: int = SAMPLE_RATE,
     **detector: Any,
 ) -> Path:
     """An FsmnVADStreaming with random weights that calls about half of :func:`bursts` speech.
 
     ``reach`` is how far the log odds go to either side: those of 17 and more are posteriors of exactly 1,
-    in which FunASR fails ("math domain error").
+    in which FunASR fails ("math domain error"). ``rate``: samples per second of what the model hears.
     """
     from funasr.frontends.wav_frontend import WavFrontend
     from funasr.models.fsmn_vad_streaming.model import FsmnVADStreaming
@@ -109,17 +110,18 @@ def write_model(
     lines = ["<Nnet>", "<AddShift> 400 400", rows[0], "<Rescale> 400 400", rows[1], "</Nnet>"]
     (model_dir / "am.mvn").write_text("\n".join(lines), "utf-8")
     torch.manual_seed(seed)
-    settings = {**DETECTOR, **detector}
+    settings = {**DETECTOR, "sample_rate": rate, **detector}
+    conf = {**FRONTEND, "fs": rate}
     model = FsmnVADStreaming(encoder="FSMN", encoder_conf=dict(encoder), **settings)
-    samples = torch.from_numpy(bursts(99, 60).astype(np.float32) / 32768)
+    samples = torch.from_numpy(bursts(99, 60)[:: SAMPLE_RATE // rate].astype(np.float32) / 32768)
     with torch.inference_mode():
-        frontend = WavFrontend(cmvn_file=str(model_dir / "am.mvn"), **FRONTEND)
+        frontend = WavFrontend(cmvn_file=str(model_dir / "am.mvn"), **conf)
         features, _ = frontend(samples[None], [len(samples)])
         _calibrate(model.encoder, features[0], settings["sil_pdf_ids"], reach)
     torch.save(model.state_dict(), model_dir / "model.pt")
     config = {
         "frontend": "WavFrontendOnline",
-        "frontend_conf": FRONTEND,
+        "frontend_conf": conf,
         "model": "FsmnVADStreaming",
         "model_conf": settings,
         "encoder": "FSMN",

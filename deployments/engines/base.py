@@ -49,8 +49,9 @@ class Recognition:
     ``punctuated``: the marks of the words are the model's own, so nobody else has to set them.
     ``emotion`` is how it was said: ``happy``, ``sad``, ``angry``, ``neutral``, ``fearful``, ``disgusted`` or
     ``surprised``; ``None`` if the model does not tell. ``events`` is what was heard besides speech: ``bgm``,
-    ``applause``, ``laughter``, ``cry``, ``sneeze``, ``breath``, ``cough``. ``applied`` are the texts of the
-    hotwords that the model listened for.
+    ``applause``, ``laughter``, ``cry``, ``sneeze``, ``breath``, ``cough``, ``sing``. ``applied`` are the
+    texts of the hotwords that the model listened for. ``raw`` is what the model wrote, with its tags, if it
+    writes any.
     """
 
     words: tuple[Word, ...] = ()
@@ -59,6 +60,7 @@ class Recognition:
     emotion: str | None = None
     events: tuple[str, ...] = ()
     applied: tuple[str, ...] = ()
+    raw: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +76,12 @@ class Hints:
     """What is known of a segment before it is recognized.
 
     ``language`` (ISO 639-1, or 639-3 where that has none) is what is spoken; ``None``: the model tells.
+    ``itn``: whether a model that can write numbers in digits, and marks, shall do so.
     """
 
     hotwords: tuple[Hotword, ...] = ()
     language: str | None = None
+    itn: bool = True
 
 
 NO_HINTS = Hints()

@@ -43,14 +43,54 @@ class ChunkCif(CifPredictor):
         """As :class:`CifPredictor`."""
         super().__init__(source, prefix, "CifPredictorV2", conf, at)
         self._device = at.device
-        self._frames = RowPool(1, self.size, Placement(torch.float32, at.device))
+        self._tokens = IncompleteTokens(self.size, self._tail, at.device)
 
     def step(self, encoded: Tensor, rows: Rows, turns: Sequence[Turn]) -> FiredTokens:
         """``encoded``: fp32 ``(rows, size)``, what :class:`ChunkEncoder` gave for ``turns``."""
-        counted, window = self._windows(rows, turns)
+        counted = counted_rows(rows, turns)
+        window = self._windows(counted, rows, turns)
         rows_and_zero = torch.cat([encoded, encoded.new_zeros(1, self.size)])
         neighbors = rows_and_zero.index_select(0, torch.from_numpy(window.ravel()).to(self._device))
         alphas = self._weigh(neighbors.view(len(window), window.shape[1] * self.size))[0].cpu().numpy()
+        return self._tokens.go_on(encoded, counted, alphas, turns)
+
+    def _windows(
+        self, counted: npt.NDArray[np.int64], rows: Rows, turns: Sequence[Turn]
+    ) -> npt.NDArray[np.int64]:
+        """Each row that counts with its neighbors in its chunk; one past the last row for none."""
+        left, right = self._orders
+        lengths = np.array(rows.lengths)
+        ends = np.cumsum(lengths)
+        counts = [len(turn.counted) for turn in turns]
+        window = counted[:, None] + np.arange(-left, right + 1)
+        first, past = np.repeat(ends - lengths, counts)[:, None], np.repeat(ends, counts)[:, None]
+        return np.where((window >= first) & (window < past), window, ends[-1])
+
+
+def counted_rows(rows: Rows, turns: Sequence[Turn]) -> npt.NDArray[np.int64]:
+    """The rows whose weights count, of all turns."""
+    lengths = np.array(rows.lengths)
+    begins = np.cumsum(lengths) - lengths
+    return np.concatenate(
+        [
+            np.arange(turn.counted.start, turn.counted.stop) + begin
+            for turn, begin in zip(turns, begins, strict=True)
+        ]
+    )
+
+
+class IncompleteTokens:
+    """Completes the tokens that are carried from chunk to chunk."""
+
+    def __init__(self, size: int, tail: float, device: torch.device) -> None:
+        """``tail``: what the end of a stream weighs."""
+        self._tail, self._device = tail, device
+        self._frames = RowPool(1, size, Placement(torch.float32, device))
+
+    def go_on(
+        self, encoded: Tensor, counted: npt.NDArray[np.int64], alphas: Floats, turns: Sequence[Turn]
+    ) -> FiredTokens:
+        """``encoded``: fp32 ``(rows, size)``; ``alphas``: the weights of the ``counted`` ones."""
         lengths = np.array([len(turn.counted) for turn in turns])
         sums = _Integration(alphas, lengths, turns, self._tail)
 
@@ -73,24 +113,6 @@ class ChunkCif(CifPredictor):
         carries = [CifCarry(float(weight), lease) for weight, lease in zip(sums.rest, leases, strict=True)]
         complete = torch.from_numpy(np.delete(np.arange(len(summed)), sums.last_slots)).to(self._device)
         return FiredTokens(summed[complete], sums.counts.tolist(), sums.instants, carries)
-
-    def _windows(
-        self, rows: Rows, turns: Sequence[Turn]
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """The rows that count, and each with its neighbors in its chunk; one past the last row for none."""
-        left, right = self._orders
-        lengths = np.array(rows.lengths)
-        ends = np.cumsum(lengths)
-        counted = np.concatenate(
-            [
-                np.arange(turn.counted.start, turn.counted.stop) + begin
-                for turn, begin in zip(turns, ends - lengths, strict=True)
-            ]
-        )
-        counts = [len(turn.counted) for turn in turns]
-        window = counted[:, None] + np.arange(-left, right + 1)
-        first, past = np.repeat(ends - lengths, counts)[:, None], np.repeat(ends, counts)[:, None]
-        return counted, np.where((window >= first) & (window < past), window, ends[-1])
 
 
 class _Integration:

@@ -15,12 +15,14 @@ import torch
 from torch import Tensor
 
 from deployments.engines.base import SAMPLE_RATE, Pcm
+from deployments.engines.half_rate import half_count, halved
 
 _PREEMPHASIS = 0.97
 _LOWEST_HZ = 20.0
 _SMALLEST_ENERGY = float(np.finfo(np.float32).eps)
 _BLOCK_FRAMES = 512
 """As many as stay in a core's cache through all steps: a third less time than a minute at once."""
+_RATES = (SAMPLE_RATE, SAMPLE_RATE // 2)
 _NOISE_SAMPLES = 1 << 18
 _NOISE_SEED = 0
 _WINDOWS: dict[str, Callable[[int], Tensor]] = {
@@ -52,6 +54,8 @@ def mel_filters(bins: int, fft_size: int, sample_rate: int = SAMPLE_RATE) -> Ten
 class Frontend:
     """Features of one segment, from a FunASR ``frontend_conf`` of class ``WavFrontend``.
 
+    A model of telephone speech (``fs: 8000``) hears the lower half of the band.
+
     Dither, the noise that Kaldi adds so that digital silence looks like a quiet room, is a fixed sequence
     here: the same samples give the same features, whatever else is computed.
     """
@@ -62,15 +66,16 @@ class Frontend:
         Raises:
             ValueError: ``conf`` asks for another sample rate or window than the published models have.
         """
-        if int(conf.get("fs", SAMPLE_RATE)) != SAMPLE_RATE or conf.get("window", "hamming") not in _WINDOWS:
-            raise ValueError("frontend_conf: only fs 16000 with a hamming or povey window is supported")
+        self.rate = int(conf.get("fs", SAMPLE_RATE))
+        if self.rate not in _RATES or conf.get("window", "hamming") not in _WINDOWS:
+            raise ValueError("frontend_conf: only fs 16000 or 8000, with a hamming or povey window")
         bins = int(conf.get("n_mels", 80))
-        self._length = SAMPLE_RATE * int(conf.get("frame_length", 25)) // 1000
-        self._shift = SAMPLE_RATE * int(conf.get("frame_shift", 10)) // 1000
+        self._length = self.rate * int(conf.get("frame_length", 25)) // 1000
+        self._shift = self.rate * int(conf.get("frame_shift", 10)) // 1000
         self._stack, self._stride = int(conf.get("lfr_m", 1)), int(conf.get("lfr_n", 1))
         self._fft_size = 1 << math.ceil(math.log2(self._length))
         self._window = _WINDOWS[conf.get("window", "hamming")](self._length)
-        self._filters = mel_filters(bins, self._fft_size)
+        self._filters = mel_filters(bins, self._fft_size, self.rate)
         self._cmvn = None if cmvn is None else torch.from_numpy(cmvn)
         # The samples of Kaldi are those of int16; a model may have been trained on [-1, 1) instead.
         self._scale = 1.0 if conf.get("upsacle_samples", True) else 1 / (1 << 15)
@@ -78,10 +83,12 @@ class Frontend:
         generator = torch.Generator().manual_seed(_NOISE_SEED)
         self._noise = torch.randn(_NOISE_SAMPLES, generator=generator) * dither if dither else None
         self.size = bins * self._stack
-        self.frame_ms = 1000.0 * self._shift * self._stride / SAMPLE_RATE
+        self.frame_ms = 1000.0 * self._shift * self._stride / self.rate
 
     def frames(self, samples: int) -> int:
         """How many feature rows ``samples`` samples give: one every ``frame_ms``, none below one window."""
+        if self.rate != SAMPLE_RATE:
+            samples = half_count(samples)
         return math.ceil(max(0, 1 + (samples - self._length) // self._shift) / self._stride)
 
     def __call__(self, samples: Pcm) -> Tensor:
@@ -89,6 +96,13 @@ class Frontend:
         if self.frames(len(samples)) == 0:
             return torch.zeros(0, self.size)
         waveform = torch.from_numpy(samples.astype(np.float32))
+        return self.features(waveform if self.rate == SAMPLE_RATE else halved(waveform))
+
+    def features(self, waveform: Tensor) -> Tensor:
+        """The rows of a waveform at ``rate``, fp32 and as loud as int16, of one window at least.
+
+        The waveform is changed.
+        """
         if self._scale != 1:
             waveform *= self._scale
         if self._noise is not None:

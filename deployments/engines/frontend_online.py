@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from deployments.engines.base import Pcm
+from deployments.engines.base import SAMPLE_RATE, Pcm
 from deployments.engines.features import Frontend
 
 FRAME_SAMPLES = 960
@@ -38,9 +38,17 @@ class OnlineFrontend:
         Raises:
             ValueError: ``conf`` asks for other frames than the published models have.
         """
-        expected = {"lfr_m": _STACK, "lfr_n": _STRIDE, "frame_length": 25, "frame_shift": 10}
+        expected = {
+            "lfr_m": _STACK,
+            "lfr_n": _STRIDE,
+            "frame_length": 25,
+            "frame_shift": 10,
+            "fs": SAMPLE_RATE,
+        }
         if any(int(conf.get(key, 0 if "lfr" in key else value)) != value for key, value in expected.items()):
-            raise ValueError("frontend_conf: only lfr_m 7, lfr_n 6, frames of 25 ms and shifts of 10 ms")
+            raise ValueError(
+                "frontend_conf: only fs 16000, lfr_m 7, lfr_n 6, frame_length 25, frame_shift 10"
+            )
         # FunASR's online frontend scales samples to int16 whatever `upsacle_samples` says.
         self._frontend = Frontend({**conf, "upsacle_samples": True, "dither": 0.0}, cmvn)
         self.size, self.frame_ms = self._frontend.size, self._frontend.frame_ms

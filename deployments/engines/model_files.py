@@ -16,17 +16,29 @@ import numpy.typing as npt
 import torch
 from omegaconf import OmegaConf
 
-COPY_AGAIN = "copy the model directory again, whole"
-SAME_MODEL = "take all files of the directory from the same model"
+from deployments.engines.model_errors import COPY_AGAIN, SAME_MODEL, ModelFilesError
+
+__all__ = [
+    "COPY_AGAIN",
+    "SAME_MODEL",
+    "SENTENCEPIECE",
+    "ModelFiles",
+    "ModelFilesError",
+    "Parameters",
+    "read_cmvn",
+    "read_config",
+    "read_file_names",
+    "read_model_files",
+    "read_parameters",
+    "read_tokens",
+    "sentencepiece_file",
+]
+
+SENTENCEPIECE = "SentencepiecesTokenizer"
+"""The tokenizer whose vocabulary is a SentencePiece model."""
+
+_PIECES = "chn_jpn_yue_eng_ko_spectok.bpe.model"
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
-
-
-class ModelFilesError(RuntimeError):
-    """A model directory cannot be used; the message names the file, what is wrong, and the remedy."""
-
-    def __init__(self, path: Path, problem: str, remedy: str) -> None:
-        super().__init__(f"{path}: {problem}. Remedy: {remedy}.")
-        self.path = path
 
 
 class Parameters(Mapping[str, torch.Tensor]):
@@ -83,7 +95,8 @@ class ModelFiles:
 def read_model_files(model_dir: Path, *, needs_cmvn: bool = True) -> ModelFiles:
     """Read ``model_dir``, a directory in ModelScope's layout.
 
-    That is: ``config.yaml``, ``model.pt``, ``tokens.json`` where a tokenizer is configured, ``am.mvn`` where
+    That is: ``config.yaml``, ``model.pt``, ``tokens.json`` where a tokenizer is configured (a SentencePiece
+    model, ``tokenizer_conf.bpemodel``, where the tokenizer is one of those), ``am.mvn`` where
     a frontend is configured and ``needs_cmvn`` is true. ``configuration.json``, if there, may give these
     files other names (its ``file_path_metas``).
 
@@ -93,13 +106,17 @@ def read_model_files(model_dir: Path, *, needs_cmvn: bool = True) -> ModelFiles:
     model_dir = model_dir.expanduser().resolve()
     if not model_dir.is_dir():
         raise ModelFilesError(model_dir, "there is no such directory", "check the configured model path")
-    names = _file_names(model_dir)
-    config = _read_config(model_dir / names.get("config", "config.yaml"))
+    names = read_file_names(model_dir)
+    config = read_config(model_dir / names.get("config", "config.yaml"))
     parameters = read_parameters(model_dir / names.get("init_param", "model.pt"))
     tokens: tuple[str, ...] = ()
-    if config.get("tokenizer"):
+    if config.get("tokenizer") == SENTENCEPIECE:
+        pieces = sentencepiece_file(model_dir, names)
+        tokens = _read_pieces(pieces)
+        config["tokenizer_conf"] = {**(config.get("tokenizer_conf") or {}), "bpemodel": str(pieces)}
+    elif config.get("tokenizer"):
         token_file = model_dir / names.get("tokenizer_conf.token_list", "tokens.json")
-        tokens = _read_tokens(token_file)
+        tokens = read_tokens(token_file)
         config["tokenizer_conf"] = {**(config.get("tokenizer_conf") or {}), "token_list": str(token_file)}
     cmvn: npt.NDArray[np.float32] | None = None
     cmvn_file = model_dir / names.get("frontend_conf.cmvn_file", "am.mvn")
@@ -133,8 +150,12 @@ def _existing(path: Path, what: str) -> Path:
     return path
 
 
-def _file_names(model_dir: Path) -> dict[str, str]:
-    """The ``file_path_metas`` of ``configuration.json`` whose files exist, keyed by dotted path."""
+def read_file_names(model_dir: Path) -> dict[str, str]:
+    """The ``file_path_metas`` of ``configuration.json`` whose files exist, keyed by dotted path.
+
+    Raises:
+        ModelFilesError: it is not a JSON object.
+    """
     path = model_dir / "configuration.json"
     if not path.is_file():
         return {}
@@ -151,18 +172,28 @@ def _file_names(model_dir: Path) -> dict[str, str]:
     return flat
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path, *, needs_model: bool = True) -> dict[str, Any]:
+    """Read a ``config.yaml``; ``needs_model``: it has to say of which class the model is.
+
+    Raises:
+        ModelFilesError: it is missing, no mapping, or says nothing of a class.
+    """
     _existing(path, "the architecture")
     try:
         config = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     except Exception as error:  # a YAML, an OmegaConf or an encoding error: all mean one thing here
         raise ModelFilesError(path, f"cannot be read as YAML ({error})", COPY_AGAIN) from error
-    if not isinstance(config, dict) or not isinstance(config.get("model"), str):
+    if not isinstance(config, dict) or (needs_model and not isinstance(config.get("model"), str)):
         raise ModelFilesError(path, "has no `model:` entry", "use a FunASR model's own config.yaml")
     return {str(key): value for key, value in config.items()}
 
 
-def _read_tokens(path: Path) -> tuple[str, ...]:
+def read_tokens(path: Path) -> tuple[str, ...]:
+    """Read a vocabulary: a JSON list, or a ``.txt`` with a token in each line.
+
+    Raises:
+        ModelFilesError: it is missing or neither.
+    """
     _existing(path, "the vocabulary")
     try:
         text = path.read_text(encoding="utf-8")
@@ -172,6 +203,26 @@ def _read_tokens(path: Path) -> tuple[str, ...]:
     if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
         raise ModelFilesError(path, "is not a JSON list of strings", COPY_AGAIN)
     return tuple(tokens)
+
+
+def sentencepiece_file(model_dir: Path, names: Mapping[str, str]) -> Path:
+    """The SentencePiece model of a directory, which may be missing; ``names`` is its ``file_path_metas``."""
+    named = names.get("tokenizer_conf.bpemodel")
+    if named is not None:
+        return model_dir / named
+    return next(iter(sorted(model_dir.glob("*bpe.model"))), model_dir / _PIECES)
+
+
+def _read_pieces(path: Path) -> tuple[str, ...]:
+    from sentencepiece import SentencePieceProcessor
+
+    _existing(path, "the vocabulary")
+    pieces = SentencePieceProcessor()
+    try:
+        pieces.Load(str(path))
+    except (OSError, RuntimeError) as error:
+        raise ModelFilesError(path, f"cannot be read as a vocabulary ({error})", COPY_AGAIN) from error
+    return tuple(pieces.IdToPiece(number) for number in range(pieces.GetPieceSize()))
 
 
 def read_parameters(path: Path) -> Parameters:

@@ -22,6 +22,16 @@ from deployments.engines.sanm import (
     require_plain_blocks,
 )
 
+DECODER_DEFAULTS = {
+    "attention_heads": 4,
+    "linear_units": 2048,
+    "num_blocks": 6,
+    "att_layer_num": 6,
+    "kernel_size": 21,
+    "sanm_shfit": 0,
+}
+"""FunASR's own, for what a ``decoder_conf`` does not say."""
+
 
 class DecoderBlock:
     """Feed-forward, then an FSMN memory, then attention to the encoder's rows; any but the first optional."""
@@ -67,16 +77,68 @@ class DecoderBlock:
         ``remember`` applies a memory block to each segment's rows. ``attend`` gives the heads' results,
         ``(tokens, size)``, for queries (scaled already) and for keys and values side by side.
         """
+        x = self.remembered(x, encoded.dtype, remember)
+        return x if self._query is None else x.add_(self.attended(x, encoded, attend))
+
+    def remembered(
+        self, x: Tensor, dtype: torch.dtype, remember: Callable[[Memory, Tensor], Tensor]
+    ) -> Tensor:
+        """Feed-forward and the memory block, whose products are in ``dtype``; a new fp32 tensor."""
         fed = self._down(self._inner(self._up(self._norm1(x), relu=True)))
         if self._memory is None:
             return fed.float()
-        x = x + remember(self._memory, self._norm2(fed.float()).to(encoded.dtype))
-        if self._query is None:
-            return x
-        return x.add_(self._out(attend(self._query(self._norm3(x)), self._key_value(encoded))))
+        return x + remember(self._memory, self._norm2(fed.float()).to(dtype))
+
+    def attended(self, x: Tensor, encoded: Tensor, attend: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """Attention alone, of a block that has it."""
+        assert self._query is not None
+        return self._out(attend(self._query(self._norm3(x)), self._key_value(encoded)))
 
 
-class ParaformerDecoder:
+class DecoderStack:
+    """The blocks of a FunASR ``ParaformerSANMDecoder`` and the normalization after them."""
+
+    def __init__(
+        self, source: Parameters, prefix: str, size: int, conf: dict[str, Any], at: Placement
+    ) -> None:
+        """``conf`` is the ``decoder_conf`` of a FunASR ``ParaformerSANMDecoder``.
+
+        Raises:
+            ModelFilesError: as for :class:`SanmEncoder`.
+        """
+        require_plain_blocks(source, conf)
+        conf = {**DECODER_DEFAULTS, **conf}
+        self.attending, total = int(conf["att_layer_num"]), int(conf["num_blocks"])
+        self.heads = int(conf["attention_heads"])
+        self._dtype = at.dtype
+        self._blocks = [
+            DecoderBlock(source, f"{prefix}decoders.{index}", size, conf, at)
+            for index in range(self.attending)
+        ]
+        self._blocks += [
+            DecoderBlock(
+                source, f"{prefix}decoders2.{index}", size, {**conf, "sanm_shfit": 0}, at, attention=False
+            )
+            for index in range(total - self.attending)
+        ]
+        last = f"{prefix}decoders3.0"
+        self._blocks.append(DecoderBlock(source, last, size, conf, at, memory=False, attention=False))
+        self._norm = Norm.load(source, f"{prefix}after_norm", size, at)
+
+    def hidden(
+        self,
+        x: Tensor,
+        encoded: Tensor,
+        remember: Callable[[Memory, Tensor], Tensor],
+        attend: Callable[[Tensor, Tensor], Tensor],
+    ) -> Tensor:
+        """The normalized output of the last block, fp32 ``(tokens, size)``; takes what a block takes."""
+        for block in self._blocks:
+            x = block(x, encoded, remember, attend)
+        return self._norm(x)
+
+
+class ParaformerDecoder(DecoderStack):
     """Turns acoustic embeddings, one for each token, into log-probabilities over the vocabulary."""
 
     def __init__(
@@ -88,33 +150,20 @@ class ParaformerDecoder:
         conf: dict[str, Any],
         at: Placement,
     ) -> None:
-        """``conf`` is the ``decoder_conf`` of a FunASR ``ParaformerSANMDecoder``.
-
-        Raises:
-            ModelFilesError: as for :class:`SanmEncoder`.
-        """
-        require_plain_blocks(source, conf)
-        attending, total = int(conf.get("att_layer_num", 6)), int(conf["num_blocks"])
-        self.heads = int(conf["attention_heads"])
-        self._dtype = at.dtype
-        self._blocks = [
-            DecoderBlock(source, f"{prefix}decoders.{index}", size, conf, at) for index in range(attending)
-        ]
-        self._blocks += [
-            DecoderBlock(
-                source, f"{prefix}decoders2.{index}", size, {**conf, "sanm_shfit": 0}, at, attention=False
-            )
-            for index in range(total - attending)
-        ]
-        last = f"{prefix}decoders3.0"
-        self._blocks.append(DecoderBlock(source, last, size, conf, at, memory=False, attention=False))
-        self._norm = Norm.load(source, f"{prefix}after_norm", size, at)
+        """As :class:`DecoderStack`."""
+        super().__init__(source, prefix, size, conf, at)
         # In fp32: rounded to bf16, two likely tokens would often tie. It costs 1 % of the whole.
         exact = Placement(torch.float32, at.device)
         self._output = Linear.load(source, f"{prefix}output_layer", (vocabulary, size), exact)
 
     def __call__(self, embeddings: Tensor, rows: Rows, encoded: Tensor, encoded_rows: Rows) -> Tensor:
         """fp32 ``(tokens, size)`` to fp32 log-probabilities ``(tokens, vocabulary)``."""
+        return self.with_hidden(embeddings, rows, encoded, encoded_rows)[0]
+
+    def with_hidden(
+        self, embeddings: Tensor, rows: Rows, encoded: Tensor, encoded_rows: Rows
+    ) -> tuple[Tensor, Tensor]:
+        """As above, and what the log-probabilities are made from: fp32 ``(tokens, size)``."""
 
         def attend(query: Tensor, key_value: Tensor) -> Tensor:
             key, value = key_value.chunk(2, dim=1)
@@ -123,7 +172,8 @@ class ParaformerDecoder:
         def remember(memory: Memory, x: Tensor) -> Tensor:
             return memory(x, rows)
 
-        return self.decode(embeddings, encoded.to(self._dtype), remember, attend)
+        hidden = self.hidden(embeddings, encoded.to(self._dtype), remember, attend)
+        return self._log_probs(hidden), hidden
 
     def decode(
         self,
@@ -132,7 +182,8 @@ class ParaformerDecoder:
         remember: Callable[[Memory, Tensor], Tensor],
         attend: Callable[[Tensor, Tensor], Tensor],
     ) -> Tensor:
-        """As above, with what a :class:`DecoderBlock` takes."""
-        for block in self._blocks:
-            x = block(x, encoded, remember, attend)
-        return torch.log_softmax(self._output(self._norm(x)), dim=-1)
+        """Log-probabilities, with what a :class:`DecoderBlock` takes."""
+        return self._log_probs(self.hidden(x, encoded, remember, attend))
+
+    def _log_probs(self, hidden: Tensor) -> Tensor:
+        return torch.log_softmax(self._output(hidden), dim=-1)

@@ -41,7 +41,7 @@ class ChunkDecoder(ParaformerDecoder):
         super().__init__(source, prefix, size, vocabulary, conf, at)
         self._device = at.device
         self._span = int(conf["kernel_size"]) - 1
-        self._encoded = RowPool(1, size, at)
+        self._encoded = EncodedRows(size, at)
         self._history = RowPool(total, size, at)
 
     def step(
@@ -52,7 +52,7 @@ class ChunkDecoder(ParaformerDecoder):
         ``embeddings``: fp32 ``(tokens, size)``, ``counts`` of them for each turn, at least one; ``encoded``:
         each turn's encoder rows.
         """
-        rows, keys, caches = self._looked_at(encoded, turns)
+        rows, keys, caches = self._encoded(encoded, turns)
         attention = RaggedAttention(counts, keys, self.heads, 1, self._device)
         history = _History(self._history, self._span, counts, turns)
         log_probs = self.decode(embeddings, rows, history, attention)
@@ -61,14 +61,22 @@ class ChunkDecoder(ParaformerDecoder):
             for encoded_lease, lease in zip(caches, history.leases, strict=True)
         ]
 
-    def _looked_at(
+
+class EncodedRows:
+    """What tokens attend to: their chunk's encoder rows and those of earlier chunks."""
+
+    def __init__(self, size: int, at: Placement) -> None:
+        self._at = at
+        self._pool = RowPool(1, size, at)
+
+    def __call__(
         self, encoded: Sequence[Tensor], turns: Sequence[Turn]
     ) -> tuple[Tensor, list[Indices], list[Lease]]:
         """Earlier and new encoder rows, which of them are each turn's, and leases of the last of these."""
-        pool = self._encoded
+        pool = self._pool
         known = [_rows_of(turn.state.decoder.encoded) for turn in turns]
         earlier = pool.layers[0].index_select(0, pool.index(known))
-        rows = torch.cat([earlier, torch.cat(list(encoded)).to(self._dtype)])
+        rows = torch.cat([earlier, torch.cat(list(encoded)).to(self._at.dtype)])
         keys, last, at_known, at_new = [], [], 0, len(earlier)
         for turn, before, new in zip(turns, known, encoded, strict=True):
             key = [np.arange(at_known, at_known + len(before)), np.arange(at_new, at_new + len(new))]

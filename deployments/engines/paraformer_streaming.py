@@ -1,8 +1,9 @@
-"""Paraformer for live streams in PyTorch: chunks of many streams in, their tokens with times out."""
+"""Paraformer for live streams: chunks of many streams in, their tokens with times out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ from deployments.engines.paraformer_stream_decoder import ChunkDecoder
 from deployments.engines.precision import Precision, resolve_precision
 from deployments.engines.sanm import Placement, Rows
 from deployments.engines.sanm_chunk import ChunkEncoder
-from deployments.engines.stream_state import DecoderCache, State, Turn, next_turn_samples
+from deployments.engines.stream_state import DecoderCache, EncoderCache, State, Turn, next_turn_samples
 
 _KIND = {
     "model": "ParaformerStreaming",
@@ -31,44 +32,65 @@ _PASS_ROWS = 2048
 """Encoder rows (of 60 ms, those that are seen again included) of one pass."""
 
 
-class ParaformerStreamingEngine:
-    """A :class:`StreamingAsrEngine` for FunASR's ``ParaformerStreaming``.
+class StreamNetwork(Protocol):
+    """The network of a Paraformer for live streams, and what streams remember of it."""
 
-    Each stream's tokens are those that FunASR's ``generate`` gives that stream alone. Streams at different
-    positions and with different options share all products with weights. One step at a time; states may be
-    dropped on any thread.
-    """
+    def hear(
+        self, features: Tensor, turns: Sequence[Turn]
+    ) -> tuple[Tensor, Rows, list[EncoderCache], FiredTokens]:
+        """Encode the new ``features`` of all turns, fp32 ``(rows, features)``, one below the other.
 
-    def __init__(
-        self, model_dir: Path, *, threads: int, device: str = "cpu", precision: Precision = "auto"
-    ) -> None:
-        """Load a model directory in ModelScope's layout.
-
-        ``threads``: how many threads PyTorch uses for this engine's calls (a setting of the process).
-
-        Raises:
-            ModelFilesError: the directory is incomplete, its files do not fit each other, or it holds
-                another kind of model.
-            ValueError: ``precision`` is unknown, or ``threads`` is less than one.
+        Returns what is encoded, fp32 ``(rows, size)``, where each turn's rows lie, what the streams remember
+        of that from now on, and the tokens that are complete.
         """
-        if threads < 1:
-            raise ValueError(f"threads must be at least 1, not {threads}")
-        self._threads = threads
-        self._device = torch.device(device)
-        self.dtype = resolve_precision(precision, self._device)
-        torch.set_num_threads(threads)
-        files = read_model_files(model_dir)
-        _check_kind(files)
-        at = Placement(self.dtype, self._device)
-        source = files.parameters
-        self._frontend = _frontend(files)
-        self._encoder = ChunkEncoder(
-            source, "encoder.", self._frontend.size, files.section("encoder_conf"), at
-        )
+        ...
+
+    def say(
+        self, embeddings: Tensor, counts: Sequence[int], encoded: Sequence[Tensor], turns: Sequence[Turn]
+    ) -> tuple[Tensor, list[DecoderCache]]:
+        """Log-probabilities, fp32 ``(tokens, vocabulary)``, and what the streams remember from now on.
+
+        ``embeddings``: fp32 ``(tokens, size)``, ``counts`` of them for each turn, at least one; ``encoded``:
+        each turn's encoder rows.
+        """
+        ...
+
+
+class TorchStreamNetwork:
+    """A :class:`StreamNetwork` in PyTorch."""
+
+    def __init__(self, files: ModelFiles, at: Placement) -> None:
+        """Raises :class:`ModelFilesError` if parameters are missing or mis-shaped."""
+        source, size = files.parameters, frontend_of(files).size
+        self._encoder = ChunkEncoder(source, "encoder.", size, files.section("encoder_conf"), at)
         self._cif = ChunkCif(source, "predictor.", files.section("predictor_conf"), at)
         self._decoder = ChunkDecoder(
             source, "decoder.", self._encoder.size, len(files.tokens), files.section("decoder_conf"), at
         )
+
+    def hear(
+        self, features: Tensor, turns: Sequence[Turn]
+    ) -> tuple[Tensor, Rows, list[EncoderCache], FiredTokens]:
+        encoded, rows, caches = self._encoder(features, turns)
+        return encoded, rows, caches, self._cif.step(encoded, rows, turns)
+
+    def say(
+        self, embeddings: Tensor, counts: Sequence[int], encoded: Sequence[Tensor], turns: Sequence[Turn]
+    ) -> tuple[Tensor, list[DecoderCache]]:
+        return self._decoder.step(embeddings, counts, encoded, turns)
+
+
+class StreamingParaformer:
+    """A :class:`StreamingAsrEngine` around the network of FunASR's ``ParaformerStreaming``.
+
+    One step at a time; states may be dropped on any thread.
+    """
+
+    def __init__(self, files: ModelFiles, network: StreamNetwork, threads: int, device: torch.device) -> None:
+        """``threads``: how many threads PyTorch uses for this engine's calls (a setting of the process)."""
+        self._threads, self._device = threads, device
+        self._network = network
+        self._frontend = frontend_of(files)
         self._tokens = files.tokens
         conf = files.section("model_conf")
         self._unspoken = {int(conf.get(name, at)) for at, name in enumerate(("blank_id", "sos", "eos"))}
@@ -126,8 +148,7 @@ class ParaformerStreamingEngine:
 
     def _recognize(self, ready: Sequence[tuple["_Stream", Turn]]) -> None:
         turns = [turn for _, turn in ready]
-        encoded, rows, encoders = self._encoder(self._features(turns), turns)
-        fired = self._cif.step(encoded, rows, turns)
+        encoded, rows, encoders, fired = self._network.hear(self._features(turns), turns)
         ids, log_probs, decoders = self._decoded(encoded, rows, fired, turns)
         first = 0
         for index, (stream, turn) in enumerate(ready):
@@ -164,7 +185,7 @@ class ParaformerStreamingEngine:
         if not speaking:
             return [], [], caches
         parts = encoded.split(rows.lengths)
-        log_probs, changed = self._decoder.step(
+        log_probs, changed = self._network.say(
             fired.embeddings,
             [fired.counts[index] for index in speaking],
             [parts[index] for index in speaking],
@@ -174,6 +195,35 @@ class ParaformerStreamingEngine:
             caches[index] = cache
         best = log_probs.max(dim=-1)
         return best.indices.tolist(), best.values.tolist(), caches
+
+
+class ParaformerStreamingEngine(StreamingParaformer):
+    """A :class:`StreamingParaformer` in PyTorch.
+
+    Each stream's tokens are those that FunASR's ``generate`` gives that stream alone. Streams at different
+    positions and with different options share all products with weights.
+    """
+
+    def __init__(
+        self, model_dir: Path, *, threads: int, device: str = "cpu", precision: Precision = "auto"
+    ) -> None:
+        """Load a model directory in ModelScope's layout.
+
+        ``threads``: how many threads PyTorch uses for this engine's calls (a setting of the process).
+
+        Raises:
+            ModelFilesError: the directory is incomplete, its files do not fit each other, or it holds
+                another kind of model.
+            ValueError: ``precision`` is unknown, or ``threads`` is less than one.
+        """
+        if threads < 1:
+            raise ValueError(f"threads must be at least 1, not {threads}")
+        place = torch.device(device)
+        self.dtype = resolve_precision(precision, place)
+        torch.set_num_threads(threads)
+        files = read_model_files(model_dir)
+        check_kind(files)
+        super().__init__(files, TorchStreamNetwork(files, Placement(self.dtype, place)), threads, place)
 
 
 @dataclass(slots=True)
@@ -193,7 +243,8 @@ def _limited(spans: npt.NDArray[np.float64], before: int, turn: Turn) -> list[tu
     return [(int(begin), int(end)) for begin, end in limits]
 
 
-def _check_kind(files: ModelFiles) -> None:
+def check_kind(files: ModelFiles) -> None:
+    """Raise :class:`ModelFilesError` unless the model is a ``ParaformerStreaming`` with a vocabulary."""
     config = files.directory / "config.yaml"
     for key, value in _KIND.items():
         if files.config.get(key) != value:
@@ -203,7 +254,8 @@ def _check_kind(files: ModelFiles) -> None:
         raise ModelFilesError(config, "names no tokenizer", "use the model's own config.yaml")
 
 
-def _frontend(files: ModelFiles) -> OnlineFrontend:
+def frontend_of(files: ModelFiles) -> OnlineFrontend:
+    """What makes the features of streams; raises :class:`ModelFilesError`."""
     try:
         frontend = OnlineFrontend(files.section("frontend_conf"), files.cmvn)
     except ValueError as error:

@@ -1,32 +1,86 @@
 """Paraformer in PyTorch: whole segments in, words with times and log-probabilities out."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from deployments.engines.base import SAMPLE_RATE, Hints, Pcm, Recognition, Word
+from deployments.engines.base import NO_HINTS, SAMPLE_RATE, Hints, Hotword, Pcm, Recognition, Word
 from deployments.engines.cif import CifPredictor, PeakTimes
 from deployments.engines.features import Frontend
 from deployments.engines.model_files import SAME_MODEL, ModelFiles, ModelFilesError, read_model_files
+from deployments.engines.paraformer_contextual import ContextualDecoding
 from deployments.engines.paraformer_decoder import ParaformerDecoder
+from deployments.engines.paraformer_seaco import SeacoDecoding
 from deployments.engines.precision import Precision, resolve_precision
 from deployments.engines.sanm import Placement, Rows, SanmEncoder
 from deployments.engines.words import join_tokens
 
-_MODELS = ("Paraformer", "BiCifParaformer", "SeacoParaformer")
-"""One network: the second adds a head for times, the third one for hotwords, which is not used here."""
+_DECODERS = {
+    "Paraformer": "ParaformerSANMDecoder",
+    "BiCifParaformer": "ParaformerSANMDecoder",
+    "SeacoParaformer": "ParaformerSANMDecoder",
+    "ContextualParaformer": "ContextualParaformerDecoder",
+}
+"""One network: the second adds a head for times, the third a decoder for hotwords, and the fourth looks for
+hotwords in its own decoder."""
 
 _PASS_ROWS = 2048
 """Encoder rows (of 60 ms, so 2 min) of one pass: more is not faster, and memory grows with it."""
 
 
+class TokenDecoding(Protocol):
+    """What becomes of the acoustic embeddings of segments, each of which may have hotwords."""
+
+    def applied(self, hotwords: Sequence[Hotword]) -> tuple[str, ...]:
+        """The texts of those that it can listen for."""
+        ...
+
+    def __call__(
+        self,
+        embeddings: Tensor,
+        rows: Rows,
+        encoded: Tensor,
+        encoded_rows: Rows,
+        hotwords: Sequence[Sequence[Hotword]],
+    ) -> Tensor:
+        """fp32 ``(tokens, size)`` to fp32 log-probabilities ``(tokens, vocabulary)``.
+
+        ``rows``: the tokens of each segment; ``encoded``: what they attend to; ``hotwords``: of each segment.
+        """
+        ...
+
+
+class PlainDecoding:
+    """A :class:`TokenDecoding` of models that know nothing of hotwords."""
+
+    def __init__(self, files: ModelFiles, size: int, at: Placement) -> None:
+        """As :class:`ParaformerDecoder`; ``size`` is the encoder's."""
+        conf = files.section("decoder_conf")
+        self._decoder = ParaformerDecoder(files.parameters, "decoder.", size, len(files.tokens), conf, at)
+
+    def applied(self, hotwords: Sequence[Hotword]) -> tuple[str, ...]:
+        return ()
+
+    def __call__(
+        self,
+        embeddings: Tensor,
+        rows: Rows,
+        encoded: Tensor,
+        encoded_rows: Rows,
+        hotwords: Sequence[Sequence[Hotword]],
+    ) -> Tensor:
+        return self._decoder(embeddings, rows, encoded, encoded_rows)
+
+
 class ParaformerTorchEngine:
-    """An :class:`AsrEngine` for FunASR's ``Paraformer`` and ``BiCifParaformer``.
+    """An :class:`AsrEngine` for FunASR's ``Paraformer`` and its kinds (:data:`_DECODERS`).
 
     Segments may be of any length, also empty; shorter than 25 ms they hold no words. Segments of very
     different lengths may share a call: nothing is padded. The same samples always give the same result.
@@ -59,9 +113,7 @@ class ParaformerTorchEngine:
         self._predictor = CifPredictor(
             source, "predictor.", str(files.config["predictor"]), files.section("predictor_conf"), at
         )
-        self._decoder = ParaformerDecoder(
-            source, "decoder.", self._encoder.size, len(files.tokens), files.section("decoder_conf"), at
-        )
+        self._decode = _decoding(files, self._encoder.size, at)
         self._tokens = files.tokens
         conf = files.section("model_conf")
         self._unspoken = {int(conf.get(name, at)) for at, name in enumerate(("blank_id", "sos", "eos"))}
@@ -69,14 +121,21 @@ class ParaformerTorchEngine:
 
     @torch.inference_mode()
     def transcribe(self, segments: Sequence[Pcm], hints: Sequence[Hints] | None = None) -> list[Recognition]:
-        """The words of each segment; see :class:`AsrEngine`. Hints are of no use to it."""
+        """The words of each segment; see :class:`AsrEngine`. Of the hints it uses hotwords, if it can.
+
+        Raises:
+            ValueError: there are hints, but not one for each segment.
+        """
         # OpenMP keeps the number for each calling thread, and torch.get_num_threads() does not know it.
         torch.set_num_threads(self._threads)
-        results = [Recognition()] * len(segments)
+        given = [NO_HINTS] * len(segments) if hints is None else hints
+        hotwords = [hint.hotwords for _, hint in zip(segments, given, strict=True)]
+        results = [Recognition(applied=self._decode.applied(listed)) for listed in hotwords]
         for indices in self._passes(segments):
             batch = [segments[index] for index in indices]
-            for index, recognition in zip(indices, self._recognize(batch), strict=True):
-                results[index] = recognition
+            spoken = self._recognize(batch, [hotwords[index] for index in indices])
+            for index, words in zip(indices, spoken, strict=True):
+                results[index] = replace(results[index], words=words)
         return results
 
     def _passes(self, segments: Sequence[Pcm]) -> Iterator[list[int]]:
@@ -95,14 +154,17 @@ class ParaformerTorchEngine:
         if group:
             yield group
 
-    def _recognize(self, segments: Sequence[Pcm]) -> Iterator[Recognition]:
+    def _recognize(
+        self, segments: Sequence[Pcm], hotwords: Sequence[Sequence[Hotword]]
+    ) -> Iterator[tuple[Word, ...]]:
         features = [self._frontend(samples) for samples in segments]
         rows = Rows([len(feature) for feature in features], self._device)
         encoded = self._encoder(torch.cat(features).to(self._device), rows)
         fired = self._predictor(encoded, rows, self._frontend.frame_ms)
         if not any(fired.counts):
-            return iter([Recognition()] * len(segments))
-        log_probs = self._decoder(fired.embeddings, Rows(fired.counts, self._device), encoded, rows)
+            return iter([()] * len(segments))
+        tokens = Rows(fired.counts, self._device)
+        log_probs = self._decode(fired.embeddings, tokens, encoded, rows, hotwords)
         best = log_probs.max(dim=-1)
         ids, values = best.indices.split(fired.counts), best.values.split(fired.counts)
         return map(partial(self._words, fired.step_ms), segments, fired.weights, ids, values)
@@ -114,26 +176,35 @@ class ParaformerTorchEngine:
         weights: npt.NDArray[np.float64],
         ids: Tensor,
         log_probs: Tensor,
-    ) -> Recognition:
+    ) -> tuple[Word, ...]:
         """What one segment's tokens, the likeliest ones, amount to."""
         likeliest: list[tuple[int, float]] = list(zip(ids.tolist(), log_probs.tolist(), strict=True))
         spoken = [(token, log_prob) for token, log_prob in likeliest if token not in self._unspoken]
         total_ms = 1000 * len(samples) / SAMPLE_RATE
         spans = self._times.spans(weights, len(spoken), step_ms, total_ms)
-        return Recognition(
-            join_tokens(
-                Word(self._tokens[token], begin, end, log_prob)
-                for (token, log_prob), (begin, end) in zip(spoken, spans, strict=True)
-            )
+        return join_tokens(
+            Word(self._tokens[token], begin, end, log_prob)
+            for (token, log_prob), (begin, end) in zip(spoken, spans, strict=True)
         )
 
 
+def _decoding(files: ModelFiles, size: int, at: Placement) -> TokenDecoding:
+    model = files.config["model"]
+    if model == "ContextualParaformer":
+        return ContextualDecoding(files, size, at)
+    if model == "SeacoParaformer" and files.config.get("seaco_decoder"):
+        return SeacoDecoding(files, size, at)
+    return PlainDecoding(files, size, at)
+
+
 def _check_kind(files: ModelFiles) -> None:
-    expected = {"encoder": "SANMEncoder", "decoder": "ParaformerSANMDecoder", "frontend": "WavFrontend"}
-    config = files.directory / "config.yaml"
-    if files.config["model"] not in _MODELS:
-        problem = f"model: {files.config['model']} is not one of {', '.join(_MODELS)}"
+    config, model = files.directory / "config.yaml", files.config["model"]
+    if model not in _DECODERS:
+        problem = f"model: {model} is not one of {', '.join(_DECODERS)}"
         raise ModelFilesError(config, problem, "point this engine at a Paraformer's directory")
+    expected = {"encoder": "SANMEncoder", "decoder": _DECODERS[model], "frontend": "WavFrontend"}
+    if files.config.get("seaco_decoder"):
+        expected["seaco_decoder"] = "ParaformerSANMDecoder"
     for key, value in expected.items():
         if files.config.get(key) != value:
             problem = f"{key}: {files.config.get(key)} is not supported, only {value}"

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deployments.engines.generative import Times
-from deployments.engines.qwen3_words import is_cjk
+from deployments.engines.written_words import is_cjk
 
 TIMESTAMP = "<timestamp>"
 

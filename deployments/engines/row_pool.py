@@ -71,6 +71,14 @@ class RowPool:
         """Row numbers one after the other, as operations on ``layers`` take them."""
         return torch.from_numpy(np.concatenate(rows)).to(self._at.device)
 
+    def read(self, rows: Sequence[Indices]) -> Tensor:
+        """What these rows hold, in all layers: ``(layers, rows, width)``."""
+        return self._rows.index_select(1, self.index(rows))
+
+    def write(self, rows: Sequence[Indices], values: Tensor) -> None:
+        """Fill distinct rows, in all layers."""
+        self._rows.index_copy_(1, self.index(rows), values)
+
     def _collect(self) -> None:
         returned = [self._returned.popleft() for _ in range(len(self._returned))]
         if returned:

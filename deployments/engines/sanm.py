@@ -21,7 +21,9 @@ from torch import Tensor
 from deployments.engines.model_files import SAME_MODEL, ModelFilesError, Parameters
 from deployments.engines.precision import has_fast_bf16
 
-_EPSILON = 1e-12
+EPSILON = 1e-12
+"""What layer normalization adds to a variance, in most of FunASR's networks."""
+
 _QUERY_BLOCK = 512
 _PACKED_FOR_ROWS = 512
 
@@ -113,14 +115,17 @@ class Norm:
 
     weight: Tensor
     bias: Tensor
+    epsilon: float = EPSILON
 
     def __call__(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, _EPSILON)
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.epsilon)
 
     @classmethod
-    def load(cls, source: Parameters, name: str, size: int, at: Placement) -> "Norm":
+    def load(
+        cls, source: Parameters, name: str, size: int, at: Placement, epsilon: float = EPSILON
+    ) -> "Norm":
         weight, bias = (source.take(f"{name}.{part}", size).to(at.device) for part in ("weight", "bias"))
-        return cls(weight, bias)
+        return cls(weight, bias, epsilon)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +196,13 @@ class EncoderBlock:
     """Self-attention with an FSMN memory, then a feed-forward layer, both normalized before."""
 
     def __init__(
-        self, source: Parameters, name: str, input_size: int, conf: dict[str, Any], at: Placement
+        self,
+        source: Parameters,
+        name: str,
+        input_size: int,
+        conf: dict[str, Any],
+        at: Placement,
+        epsilon: float = EPSILON,
     ) -> None:
         size, units = int(conf["output_size"]), int(conf["linear_units"])
         self._heads = int(conf["attention_heads"])
@@ -205,8 +216,8 @@ class EncoderBlock:
         )
         self._memory = Memory.load(source, f"{name}.self_attn.fsmn_block", size, conf, at)
         self._out = Linear.load(source, f"{name}.self_attn.linear_out", (size, size), at)
-        self._norm1 = Norm.load(source, f"{name}.norm1", input_size, at)
-        self._norm2 = Norm.load(source, f"{name}.norm2", size, at)
+        self._norm1 = Norm.load(source, f"{name}.norm1", input_size, at, epsilon)
+        self._norm2 = Norm.load(source, f"{name}.norm2", size, at, epsilon)
         self._up = Linear.load(source, f"{name}.feed_forward.w_1", (units, size), at)
         self._down = Linear.load(source, f"{name}.feed_forward.w_2", (size, units), at)
 

@@ -36,6 +36,47 @@ from deployments.engines.sanm import (
 from deployments.engines.stream_state import EncoderCache, Turn
 
 
+class ChunkInputs:
+    """Puts the input of an encoder together: frames that are seen again, then new ones at their positions."""
+
+    def __init__(self, size: int, input_size: int, device: torch.device) -> None:
+        """``size``: width of the encoder; ``input_size``: of a feature row."""
+        self._scale, self._device = size**0.5, device
+        half = torch.arange(input_size // 2, dtype=torch.float32)
+        step = torch.log(torch.tensor(10_000.0)) / (input_size / 2 - 1)
+        self._scales = torch.exp(half * -step).to(device)
+        self._pool = RowPool(1, input_size, Placement(torch.float32, device))
+
+    def __call__(self, features: Tensor, turns: Sequence[Turn]) -> tuple[Tensor, Rows, list[Lease]]:
+        """The input of the first block, and leases of what the next chunks will see again of it."""
+        pool = self._pool.layers[0]
+        seen = [_rows_of(turn.state.encoder.overlap, turn.overlap) for turn in turns]
+        known = pool.index_select(0, self._pool.index(seen))
+        new = features.mul_(self._scale).add_(self._positions(turns)) if len(features) else features
+        order: list[Indices] = []
+        at_known, at_new = 0, len(known)
+        for turn in turns:
+            order += np.arange(at_known, at_known + turn.overlap), np.arange(at_new, at_new + turn.rows)
+            at_known, at_new = at_known + turn.overlap, at_new + turn.rows
+        x = torch.cat([known, new]).index_select(0, self._pool.index(order))
+        rows = Rows([turn.length for turn in turns], self._device)
+        ends = np.cumsum(rows.lengths)
+        leases = self._pool.lease([turn.overlap for turn in turns])
+        last = [np.arange(end - turn.overlap, end) for turn, end in zip(turns, ends, strict=True)]
+        kept = x.index_select(0, self._pool.index(last))
+        write_rows(self._pool.layers[0], self._pool.index([lease.rows for lease in leases]), kept)
+        return x, rows, leases
+
+    def _positions(self, turns: Sequence[Turn]) -> Tensor:
+        """The position encoding of new rows, which is :func:`~deployments.engines.sanm.position_encoding`."""
+        counted = [
+            np.arange(1 + turn.state.position, 1 + turn.state.position + turn.rows, dtype=np.float32)
+            for turn in turns
+        ]
+        angles = torch.from_numpy(np.concatenate(counted)).to(self._device)[:, None] * self._scales
+        return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
 class ChunkEncoder:
     """A stack of encoder blocks and what streams remember of their passage."""
 
@@ -62,10 +103,7 @@ class ChunkEncoder:
             for name, size in zip(names, sizes, strict=True)
         ]
         self._norm = Norm.load(source, f"{prefix}after_norm", self.size, at)
-        half = torch.arange(input_size // 2, dtype=torch.float32)
-        step = torch.log(torch.tensor(10_000.0)) / (input_size / 2 - 1)
-        self._scales = torch.exp(half * -step).to(at.device)
-        self._inputs = RowPool(1, input_size, Placement(torch.float32, at.device))
+        self._inputs = ChunkInputs(self.size, input_size, at.device)
         self._keys = RowPool(len(names), 2 * self.size, at)
 
     def __call__(self, features: Tensor, turns: Sequence[Turn]) -> tuple[Tensor, Rows, list[EncoderCache]]:
@@ -74,10 +112,10 @@ class ChunkEncoder:
         Returns what is encoded, fp32 ``(rows, size)``, where each turn's rows lie, and what the streams
         remember from now on.
         """
-        x, rows, overlaps = self._assembled(features, turns)
+        x, rows, overlaps = self._inputs(features, turns)
         if not len(x):  # streams without context that end between two chunks
             return x.new_zeros(0, self.size), rows, [turn.state.encoder for turn in turns]
-        stored = self._keys.lease([count for turn in turns for count in _kept_and_not(turn)])
+        stored = self._keys.lease([count for turn in turns for count in kept_and_not(turn)])
         kept, passing = stored[::2], stored[1::2]
         places = self._keys.index([lease.rows for lease in stored])
         keys = [
@@ -90,7 +128,7 @@ class ChunkEncoder:
             attend = partial(self._attend, attention, places, layer)
             x = block(x, rows, attend, partial(values.remember, layer))
         caches = [
-            EncoderCache(overlap, *_looked_back_to(turn, lease))
+            EncoderCache(overlap, *looked_back_to(turn, lease))
             for turn, overlap, lease in zip(turns, overlaps, kept, strict=True)
         ]
         return self._norm(x), rows, caches
@@ -98,35 +136,6 @@ class ChunkEncoder:
     def _attend(self, attention: RaggedAttention, places: Tensor, layer: Tensor, qkv: Tensor) -> Tensor:
         write_rows(layer, places, qkv[:, self.size :])
         return attention(qkv, layer)
-
-    def _assembled(self, features: Tensor, turns: Sequence[Turn]) -> tuple[Tensor, Rows, list[Lease]]:
-        """The input of the first block, and leases of what the next chunks will see again of it."""
-        pool = self._inputs.layers[0]
-        seen = [_rows_of(turn.state.encoder.overlap, turn.overlap) for turn in turns]
-        known = pool.index_select(0, self._inputs.index(seen))
-        new = features.mul_(self.size**0.5).add_(self._positions(turns)) if len(features) else features
-        order: list[Indices] = []
-        at_known, at_new = 0, len(known)
-        for turn in turns:
-            order += np.arange(at_known, at_known + turn.overlap), np.arange(at_new, at_new + turn.rows)
-            at_known, at_new = at_known + turn.overlap, at_new + turn.rows
-        x = torch.cat([known, new]).index_select(0, self._inputs.index(order))
-        rows = Rows([turn.length for turn in turns], self._device)
-        ends = np.cumsum(rows.lengths)
-        leases = self._inputs.lease([turn.overlap for turn in turns])
-        last = [np.arange(end - turn.overlap, end) for turn, end in zip(turns, ends, strict=True)]
-        kept = x.index_select(0, self._inputs.index(last))
-        write_rows(self._inputs.layers[0], self._inputs.index([lease.rows for lease in leases]), kept)
-        return x, rows, leases
-
-    def _positions(self, turns: Sequence[Turn]) -> Tensor:
-        """The position encoding of new rows, which is :func:`~deployments.engines.sanm.position_encoding`."""
-        counted = [
-            np.arange(1 + turn.state.position, 1 + turn.state.position + turn.rows, dtype=np.float32)
-            for turn in turns
-        ]
-        angles = torch.from_numpy(np.concatenate(counted)).to(self._device)[:, None] * self._scales
-        return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
 class _Values:
@@ -152,14 +161,14 @@ def _rows_of(lease: Lease | None, count: int) -> Indices:
     return np.zeros(count, np.int64) if lease is None else lease.rows
 
 
-def _kept_and_not(turn: Turn) -> tuple[int, int]:
+def kept_and_not(turn: Turn) -> tuple[int, int]:
     """How many rows' keys later chunks may look back to, and how many only this one uses."""
     options = turn.state.options
     passing = options.chunk_size[2] if options.encoder_chunk_look_back and not turn.final else turn.length
     return turn.length - passing, passing
 
 
-def _looked_back_to(turn: Turn, new: Lease) -> tuple[Indices, tuple[Lease, ...]]:
+def looked_back_to(turn: Turn, new: Lease) -> tuple[Indices, tuple[Lease, ...]]:
     """The key rows that the next chunk attends to, oldest first, and the leases that they are from."""
     cache, options = turn.state.encoder, turn.state.options
     if not len(new.rows):

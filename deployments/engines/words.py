@@ -1,12 +1,20 @@
 """From a Paraformer's tokens to words: BPE pieces and spelled letters joined, special tokens dropped."""
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from deployments.engines.base import Word
+from deployments.engines.written_words import is_cjk
 
 _CONTINUES = "@@"
 """Ends a BPE piece that the next token completes (subword-nmt's convention)."""
+
+_BEGINS = "▁"
+"""Begins a piece that begins a word (SentencePiece's convention)."""
+
+_CAPITAL = re.compile(r"^i(?=$|'(?:m|ve|ll|d)$)")
+"""What FunASR's ``sentence_postprocess_sentencepiece`` writes large in such a model's text."""
 
 
 def is_special(token: str) -> bool:
@@ -17,13 +25,15 @@ def is_special(token: str) -> bool:
 def join_tokens(tokens: Iterable[Word]) -> tuple[Word, ...]:
     """Words of tokens: ``hel@@ lo`` is one word; ``a`` ``i`` in a row are spelled out, so ``AI``.
 
-    A joined word spans all of its tokens and carries the sum of their log-probabilities.
+    So is ``▁hel lo``, of a model whose words begin with a mark. A joined word spans all of its tokens and
+    carries the sum of their log-probabilities.
     """
+    spoken = [token for token in tokens if not is_special(token.text)]
+    if any(token.text.startswith(_BEGINS) for token in spoken):
+        return tuple(_marked_words(spoken))
     words: list[Word] = []
     pieces: list[Word] = []
-    for token in tokens:
-        if is_special(token.text):
-            continue
+    for token in spoken:
         if pieces and not _is_latin(token.text.removesuffix(_CONTINUES)):
             words.append(_joined(pieces))
             pieces = []
@@ -34,6 +44,28 @@ def join_tokens(tokens: Iterable[Word]) -> tuple[Word, ...]:
     if pieces:
         words.append(_joined(pieces))
     return tuple(_spelled(word for word in words if word.text))
+
+
+def _marked_words(tokens: Iterable[Word]) -> Iterator[Word]:
+    """Words of SentencePiece's pieces; a CJK character is one by itself, with or without a mark."""
+    pieces: list[Word] = []
+    for token in tokens:
+        text = token.text.removeprefix(_BEGINS)
+        alone = len(text) == 1 and is_cjk(text)
+        if alone or token.text.startswith(_BEGINS):
+            yield from _marked_word(pieces)
+            pieces = []
+        pieces.append(replace(token, text=text))
+        if alone:
+            yield from _marked_word(pieces)
+            pieces = []
+    yield from _marked_word(pieces)
+
+
+def _marked_word(pieces: Sequence[Word]) -> Iterator[Word]:
+    if any(piece.text for piece in pieces):
+        word = _joined(pieces)
+        yield replace(word, text=_CAPITAL.sub("I", word.text))
 
 
 def _spelled(words: Iterable[Word]) -> Iterable[Word]:

@@ -47,13 +47,14 @@ def root_router(services: Services) -> APIRouter:
             return await files.answer(request)
         return JSONResponse(_index())
 
-    @router.post("/", tags=["FunASR", "Aliyun"], openapi_extra=upload_schema("file"))
+    @router.post("/", tags=["FunASR", "Aliyun"], openapi_extra=upload_schema("file", "hotwords"))
     async def transcribe(request: Request) -> Response:
         """Transcribe a form's file as FunASR's C++ server does; with `Action`, file transcription."""
         if not _is_upload(request):
             return await files.answer(request)
         async with services.access.serve(request) as client:
-            return JSONResponse(offline_reply(await transcribe_upload(services, request, "file", client)))
+            transcript, hotwords = await transcribe_upload(services, request, "file", client)
+            return JSONResponse({**offline_reply(transcript), **hotwords})
 
     return router
 

@@ -42,6 +42,7 @@ class TranscriptionOptions:
     speakers: bool | None = None
     num_speakers: int | None = None
     model: str | None = None
+    hotwords: str | None = None
 
     def form(self) -> dict[str, str]:
         """As they are sent; what is ``None`` is left to the server."""
@@ -52,6 +53,8 @@ class TranscriptionOptions:
             fields["enable_speaker_diarization"] = str(self.speakers).lower()
         if self.num_speakers is not None:
             fields["num_speakers"] = str(self.num_speakers)
+        if self.hotwords:
+            fields["hotwords"] = self.hotwords
         return fields
 
 
@@ -62,6 +65,8 @@ class AsrClient:
         self._url = url.rstrip("/").removesuffix("/v1")
         headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
         limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
+        self.ignored_hotwords = 0
+        """Most hotwords of one request that were not listened for."""
         self._http = httpx.AsyncClient(base_url=self._url, headers=headers, timeout=_TIMEOUT, limits=limits)
 
     async def __aenter__(self) -> "AsrClient":
@@ -89,6 +94,8 @@ class AsrClient:
             if response.status_code not in (429, 503) or attempt == _RETRIES:
                 break
             await asyncio.sleep(_retry_after(response))
+        ignored = int(response.headers.get("x-hotwords-ignored", 0))
+        self.ignored_hotwords = max(self.ignored_hotwords, ignored)
         return _accepted(response).text
 
     async def models(self) -> list[dict[str, Any]]:

@@ -1,14 +1,13 @@
 """``asr-serve doctor``: looks for what would keep the service from running, or make it slow."""
 
 import platform
-import re
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import httpx
 import yaml
@@ -16,23 +15,14 @@ from packaging.requirements import Requirement
 from pydantic import ValidationError
 from rich.text import Text
 
-from serve_app.cli.doctor_models import Finding, Level, qwen3_models
+from serve_app.cli import doctor_models
+from serve_app.cli.doctor_models import Finding, Level
 from serve_app.cli.machine import usable_cores, usable_memory
 from serve_app.cli.ports import PortTaken, PortUnusable, check_port, url_of
-from serve_app.settings import Settings
-from serve_app.speaker_tuning import has_speaker_model
 
 _GB = 1024**3
 _DECODERS = ("aac", "amrnb", "amrwb", "flac", "mp3", "opus", "pcm_s16le", "vorbis")
 _EDGE_PORT = 10095
-_ModelField = Literal[
-    "vad_model",
-    "paraformer_model",
-    "paraformer_streaming_model",
-    "punctuation_model",
-    "punctuation_realtime_model",
-    "speaker_model",
-]
 
 
 def examine(config: Path) -> list[Finding]:
@@ -58,7 +48,7 @@ def examine(config: Path) -> list[Finding]:
 def line(finding: Finding) -> Text:
     """One line for the terminal."""
     color = {Level.FINE: "green", Level.NOTE: "yellow", Level.BLOCKS: "bold red"}[finding.level]
-    text = Text.assemble((f"{finding.level:8}", color), f"{finding.name:18}", finding.found)
+    text = Text.assemble((f"{finding.level:8}", color), f"{finding.name:27} ", finding.found)
     return text.append(f" -> {finding.advice}", style=color) if finding.advice else text
 
 
@@ -209,37 +199,9 @@ def _is_ours(url: str) -> bool:
 
 
 def _models(document: dict[str, Any]) -> Iterator[Finding]:
-    applications = document.get("applications") or [{}]
     try:
-        settings = Settings(**(applications[0].get("args") or {}))
+        yield from doctor_models.models((document.get("applications") or [{}])[0])
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         yield Finding("settings", Level.BLOCKS, f"{where}: {first['msg']}", "see docs/configuration.md")
-        return
-    fields: tuple[_ModelField, ...] = get_args(_ModelField)
-    for field in fields:
-        if field == "speaker_model" and not has_speaker_model(settings):
-            yield Finding("speaker model", Level.FINE, "none: no speakers are told apart")
-        else:
-            yield _model(field, getattr(settings, field), settings.modelscope_path)
-    yield from qwen3_models(settings)
-
-
-def _model(field: str, reference: str, modelscope_path: Path) -> Finding:
-    from deployments.engines.model_files import ModelFilesError, read_model_files
-    from deployments.engines.speaker_files import read_speaker_files
-    from deployments.model_store import ModelMissing, find_model
-
-    name = field.replace("_", " ")
-    try:
-        read = read_speaker_files if field == "speaker_model" else read_model_files
-        files = read(find_model(reference, modelscope_path))
-    except ModelMissing as error:
-        return Finding(name, Level.BLOCKS, str(error), f"or set {field.upper()}")
-    except ModelFilesError as error:
-        found, _, remedy = str(error).partition(" Remedy: ")
-        return Finding(name, Level.BLOCKS, found, remedy)
-    millions = sum(tensor.numel() for tensor in files.parameters.values()) / 1e6
-    kind = re.sub(r"[^\w.-]", "", str(files.config["model"]))
-    return Finding(name, Level.FINE, f"{reference} ({kind}, {millions:.1f} M parameters)")

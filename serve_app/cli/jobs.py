@@ -15,6 +15,7 @@ from rich.text import Text
 
 from serve_app.cli.client import AsrClient, RequestRefused
 from serve_app.cli.common import DEFAULT_URL, ApiKey, Url, fail, run_command
+from serve_app.cli.hotwords import Hotwords, as_sent
 from serve_app.cli.job_client import JobClient, JobState, Submission
 from serve_app.cli.job_orders import JobDisplay, Submitter, clock, orders
 from serve_app.cli.transcribe import Format
@@ -56,11 +57,12 @@ def submit(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", help="One of `asr-serve models list`; default: the server's."),
+        typer.Option("--model", "-m", help="One of `asr-serve models list --url`; default: the server's."),
     ] = None,
     language: Annotated[
         str | None, typer.Option("--language", "-l", help="What is spoken: a code, as zh, or a name.")
     ] = None,
+    hotwords: Hotwords = None,
     channels: Annotated[str | None, typer.Option(help="split: each channel by itself; or mix.")] = None,
     webhook: Annotated[str | None, typer.Option(help="URL that is told when a job has ended.")] = None,
     webhook_secret: Annotated[
@@ -80,12 +82,14 @@ def submit(
     wanted = format_ or Format.TEXT
     try:
         planned = orders(sources, output_dir, wanted if wait else Format.TEXT)
+        words = as_sent(hotwords)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     fields = {
         "response_format": wanted.value if wait or format_ else None,
         "model": model,
         "language": language,
+        "hotwords": words,
         "channels": channels,
         "webhook_url": webhook,
         "webhook_secret": webhook_secret if webhook else None,

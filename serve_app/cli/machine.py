@@ -1,8 +1,10 @@
-"""What this machine has: cores and memory, with the limits of its container."""
+"""What this machine has, with the limits of its container; and what a config asks of it."""
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -33,3 +35,9 @@ def _words(path: Path) -> list[str]:
         return path.read_text().split()
     except OSError:
         return []
+
+
+def asks_for_gpus(application: Mapping[str, Any]) -> bool:
+    """Whether an application of a Serve config gives any of its replicas a share of a GPU."""
+    entries = application.get("deployments") or []
+    return any((entry.get("ray_actor_options") or {}).get("num_gpus") for entry in entries)

@@ -1,25 +1,28 @@
 """The ``asr-serve`` command: what it takes and prints. The work is done in the modules beside this one."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from serve_app.cli import doctor as doctor_checks
-from serve_app.cli import doctor_models, speaker_plot
+from serve_app.cli import doctor_models, model_downloads, model_export, speaker_plot
 from serve_app.cli import transcribe as transcription
 from serve_app.cli.client import AsrClient
 from serve_app.cli.common import DEFAULT_URL, ApiKey, Url, fail, run_command
 from serve_app.cli.environment import prepare_for_ray
+from serve_app.cli.hotwords import SOME_IGNORED, Hotwords, as_sent
 from serve_app.cli.jobs import jobs_app
+from serve_app.cli.models import models_app
 from serve_app.cli.ports import free_port
 from serve_app.cli.speakers import speakers_app
 from serve_app.cli.transcribe import Format
 
 app = typer.Typer(no_args_is_help=True, help="Speech recognition for files: the server and its client.")
-models_app = typer.Typer(no_args_is_help=True, help="The models that a server offers.")
+model_downloads.add_commands(models_app)
+model_export.add_commands(models_app)
 app.add_typer(models_app, name="models")
 app.add_typer(jobs_app, name="jobs")
 app.add_typer(speakers_app, name="speakers")
@@ -114,7 +117,7 @@ def transcribe(
     parallel: Annotated[int, typer.Option("--parallel", "-p", min=1, help="Files sent at once.")] = 4,
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", help="One of `asr-serve models list`; default: the server's."),
+        typer.Option("--model", "-m", help="One of `asr-serve models list --url`; default: the server's."),
     ] = None,
     language: Annotated[
         str | None, typer.Option("--language", "-l", help="What is spoken: a code, as zh, or a name.")
@@ -126,6 +129,7 @@ def transcribe(
     num_speakers: Annotated[
         int | None, typer.Option(min=1, help="How many there are, if you know; the same as --speakers.")
     ] = None,
+    hotwords: Hotwords = None,
     plot: Annotated[
         Path | None, typer.Option(help="Draw who speaks when, in one file: a .png, .svg or .pdf.")
     ] = None,
@@ -139,6 +143,7 @@ def transcribe(
             speaker_plot.check(plot, files, format_.value, speakers)
             speakers = True
         options, render = transcription.presentation(format_, language, speakers, num_speakers, model)
+        options = replace(options, hotwords=as_sent(hotwords))
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     if plot:
@@ -148,24 +153,14 @@ def transcribe(
 
     async def run() -> int:
         async with AsrClient(url, api_key, parallel) as client:
-            return await transcription.transcribe(client, jobs, options, parallel, errors, render)
+            failed = await transcription.transcribe(client, jobs, options, parallel, errors, render)
+            if client.ignored_hotwords:
+                told = SOME_IGNORED.format(count=client.ignored_hotwords)
+                errors.print(told, style="yellow", soft_wrap=True)
+            return failed
 
     if failed := run_command(run()):
         fail(f"{failed} of {len(jobs)} files without a transcript.")
-
-
-@models_app.command("list")
-def list_models(url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
-    """List the models of a running server."""
-
-    async def run() -> list[tuple[str, str]]:
-        async with AsrClient(url, api_key) as client:
-            return [(str(item["id"]), str(item.get("owned_by", ""))) for item in await client.models()]
-
-    table = Table("model", "owned by", box=None, pad_edge=False)
-    for row in run_command(run()):
-        table.add_row(*row)
-    Console().print(table)
 
 
 @app.command()

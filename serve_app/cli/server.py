@@ -27,6 +27,8 @@ from rich.markup import escape
 from serve_app.cli.front import Front
 from serve_app.cli.gpus import gpu_shortage
 from serve_app.cli.ports import url_of
+from serve_app.cli.quiet_ray import no_questions_to_clouds
+from serve_app.cli.served import NotServable, fit_to_models
 from serve_app.cli.signals import Signals
 from serve_app.edge.errors import EdgeError
 
@@ -89,7 +91,7 @@ def run(
         ServeError: the port is taken, or the service cannot start.
         KeyboardInterrupt: it was asked to stop a second time, while requests still ran.
     """
-    config = load()
+    config = _loaded(load, console)
     try:
         front = Front(config, edge or {}, console)
     except EdgeError as error:
@@ -99,13 +101,14 @@ def run(
     signals = Signals()
     try:
         front.start()
-        ray.init(
-            address="local",
-            namespace="serve",
-            num_cpus=_bookkept_cpus(config, console),
-            include_dashboard=False,
-            logging_level=logging.WARNING,
-        )
+        with no_questions_to_clouds():
+            ray.init(
+                address="local",
+                namespace="serve",
+                num_cpus=_bookkept_cpus(config, console),
+                include_dashboard=False,
+                logging_level=logging.WARNING,
+            )
         signals.install()
         serve.start(
             proxy_location=config.proxy_location,
@@ -134,6 +137,18 @@ def run(
                 front.stop()
 
 
+def _loaded(load: Callable[[], ServeDeploySchema], console: Console) -> ServeDeploySchema:
+    """The config, without entries for deployments that its settings leave out."""
+    config = load()
+    try:
+        left_out = fit_to_models(config)
+    except NotServable as error:
+        raise ServeError(str(error)) from error
+    if left_out:
+        console.print(f"The config has {', '.join(left_out)}, which its settings leave out: passed over.")
+    return config
+
+
 def _stay(load: Callable[[], ServeDeploySchema], front: Front, signals: Signals, console: Console) -> None:
     """Return when told to stop; apply the config again as often as told to."""
     while not signals.stopping:
@@ -141,7 +156,7 @@ def _stay(load: Callable[[], ServeDeploySchema], front: Front, signals: Signals,
             front.tend()
             continue
         try:
-            config = load()
+            config = _loaded(load, console)
             front.reload()
             _deploy(config)
             if _wait_until_ready(config, front, signals, console):

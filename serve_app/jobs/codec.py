@@ -1,7 +1,7 @@
 """Orders and results as JSON, without any loss."""
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -11,6 +11,9 @@ from serve_app.jobs.types import JobSpec
 from serve_app.pipeline.types import Sentence, Speaker, TimedWord
 
 _SPEC = TypeAdapter(JobSpec)
+
+_NO_RECOGNITION = Recognition()
+_ABOUT_RECOGNITION = tuple(field.name for field in fields(Recognition) if field.name != "words")
 
 
 def dump_spec(spec: JobSpec) -> str:
@@ -29,10 +32,14 @@ def load_spec(text: str) -> JobSpec:
 
 
 def dump_recognition(recognition: Recognition) -> str:
-    if not recognition.punctuated and recognition.language is None:
+    if recognition == Recognition(recognition.words):
         return _compact([[w.text, w.begin_ms, w.end_ms, w.log_prob] for w in recognition.words])
     words = [[w.text, w.begin_ms, w.end_ms, w.log_prob, w.mark] for w in recognition.words]
-    about = {"language": recognition.language, "punctuated": recognition.punctuated}
+    about = {
+        name: value
+        for name in _ABOUT_RECOGNITION
+        if (value := getattr(recognition, name)) != getattr(_NO_RECOGNITION, name)
+    }
     return _compact({"words": words, **about})
 
 
@@ -40,23 +47,36 @@ def load_recognition(text: str) -> Recognition:
     stored = json.loads(text)
     about = stored if isinstance(stored, dict) else {"words": stored}
     words = tuple(Word(*row) for row in about["words"])
-    return Recognition(words, about.get("language"), about.get("punctuated", False))
+    known = {name: value for name, value in about.items() if name in _ABOUT_RECOGNITION}
+    return Recognition(words, **{name: _tupled(value) for name, value in known.items()})
 
 
 def dump_sentence(sentence: Sentence) -> str:
     words = [[w.text, w.begin, w.end, w.log_prob, w.mark] for w in sentence.words]
-    speaker = sentence.speaker
-    if speaker is None:
-        return _compact(words)
-    about = [speaker.number, speaker.label, speaker.name, speaker.confidence]
-    return _compact({"words": words, "speaker": about})
+    about: dict[str, Any] = {}
+    if (speaker := sentence.speaker) is not None:
+        about["speaker"] = [speaker.number, speaker.label, speaker.name, speaker.confidence]
+    if sentence.emotion is not None:
+        about["emotion"] = sentence.emotion
+    if sentence.events:
+        about["events"] = sentence.events
+    return _compact({"words": words, **about} if about else words)
 
 
 def load_sentence(text: str) -> Sentence:
     stored = json.loads(text)
-    words, speaker = (stored["words"], stored["speaker"]) if isinstance(stored, dict) else (stored, None)
-    said = tuple(TimedWord(*row) for row in words)
-    return Sentence(said, None if speaker is None else Speaker(*speaker))
+    about = stored if isinstance(stored, dict) else {"words": stored}
+    said, speaker = tuple(TimedWord(*row) for row in about["words"]), about.get("speaker")
+    return Sentence(
+        said,
+        None if speaker is None else Speaker(*speaker),
+        about.get("emotion"),
+        tuple(about.get("events", ())),
+    )
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _compact(value: Any) -> str:

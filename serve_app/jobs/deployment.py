@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 from ray import serve
 from ray.serve.metrics import Counter, Gauge
 
+from serve_app.api.hotwords import hotword_fields, job_report
 from serve_app.api.jobs.objects import job_object
 from serve_app.fetching import Fetcher, SystemResolver, guarded_client
 from serve_app.handles import ModelHandles, ServeGraph
@@ -95,12 +96,14 @@ def _webhook_sender(settings: Settings, database: Database) -> WebhookSender:
         return guarded_client(settings, resolver=resolver, ssl_context=context)
 
     store = JobStore(database, retention_seconds(settings))
+    models = ServedModels(settings)
 
     def as_in_the_api(job: Job) -> Any:
         return job_object(job, "").model_dump(mode="json")
 
     def as_aliyun_has_it(job: Job) -> Any:
-        return callback_body(job, store.transcripts(job.owner, job.id))
+        transcripts = store.transcripts(job.owner, job.id)
+        return callback_body(job, transcripts) | hotword_fields(job_report(models, job, transcripts))
 
     secret = settings.webhook_secret
     return WebhookSender(

@@ -36,7 +36,8 @@ class Known:
 @dataclass(frozen=True, slots=True)
 class Progress:
     """News of one channel. ``recognized`` are segments that no attempt had a result of; ``again`` counts
-    results for others. ``sentences`` are by number, and replace what is there. Times are seconds."""
+    results for others. ``sentences`` are by number, and replace what is there. ``applied`` are the hotwords
+    that were listened for up to now. Times are seconds."""
 
     channel: int
     duration: float
@@ -46,3 +47,4 @@ class Progress:
     recognized: Mapping[SpeechSpan, Recognition] = field(default_factory=dict)
     again: int = 0
     sentences: Mapping[int, Sentence] = field(default_factory=dict)
+    applied: tuple[str, ...] = ()

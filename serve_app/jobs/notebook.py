@@ -3,6 +3,7 @@
 Everything here blocks: call it on a thread. Each change says whose lease it relies on.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from serve_app.jobs.codec import dump_recognition, dump_sentence, load_recogniti
 from serve_app.jobs.database import Database
 from serve_app.jobs.lease import Known, Lease, LeaseLost, Progress
 from serve_app.jobs.types import JobStatus
-from serve_app.pipeline.types import Sentence
+from serve_app.pipeline.types import Sentence, Transcript
 
 _CHUNK = 500
 
@@ -68,6 +69,7 @@ class JobNotebook:
             where = _channel(schema.channels, lease, progress.channel)
             if not connection.execute(update(schema.channels).where(*where).values(about)).rowcount:
                 connection.execute(insert(schema.channels).values(job_id | about))
+            _note_applied(connection, job_id, progress.applied)
             if progress.recognized:
                 connection.execute(
                     insert(schema.checkpoints),
@@ -105,22 +107,22 @@ class JobNotebook:
             connection.execute(delete(schema.sentences).where(*_channel(schema.sentences, lease, channel)))
             _insert(connection, {"job_id": lease.job.id, "channel": channel}, dict(enumerate(sentences)))
 
-    def join(
-        self, lease: Lease, duration: float, language: str | None, sentences: Sequence[Sentence]
-    ) -> None:
-        """Make one transcript of those of all channels; errors as those of :meth:`replace`.
+    def join(self, lease: Lease, language: str | None, whole: Transcript) -> None:
+        """Put ``whole`` in the place of the transcripts of all channels; errors as those of :meth:`replace`.
 
-        ``duration``: of the recording, in seconds. ``language``: what is known of it.
+        ``language``: what is known of it.
         """
         with self._database.write() as connection:
             _require(connection, lease)
-            for table in (schema.sentences, schema.channels):
+            for table in (schema.sentences, schema.channels, schema.hotwords):
                 connection.execute(delete(table).where(table.c.job_id == lease.job.id, table.c.channel > 0))
             connection.execute(delete(schema.sentences).where(*_channel(schema.sentences, lease, 0)))
             where = _channel(schema.channels, lease, 0)
-            about = {"duration": duration, "language": language}
+            about = {"duration": whole.duration, "language": language}
             connection.execute(update(schema.channels).where(*where).values(about))
-            _insert(connection, {"job_id": lease.job.id, "channel": 0}, dict(enumerate(sentences)))
+            first = {"job_id": lease.job.id, "channel": 0}
+            _note_applied(connection, first, whole.applied)
+            _insert(connection, first, dict(enumerate(whole.sentences)))
 
 
 def held_by(worker: str) -> tuple[Any, ...]:
@@ -136,6 +138,16 @@ def still(lease: Lease) -> tuple[Any, ...]:
 
 def _channel(table: Any, lease: Lease, channel: int) -> tuple[Any, ...]:
     return table.c.job_id == lease.job.id, table.c.channel == channel
+
+
+def _note_applied(connection: Any, of_channel: Mapping[str, Any], applied: Sequence[str]) -> None:
+    """Keep the hotwords that were listened for, if there are any."""
+    if not applied:
+        return
+    table, texts = schema.hotwords, {"texts": json.dumps(applied)}
+    where = [table.c[name] == value for name, value in of_channel.items()]
+    if not connection.execute(update(table).where(*where).values(texts)).rowcount:
+        connection.execute(insert(table).values({**of_channel, **texts}))
 
 
 def _insert(connection: Any, of_channel: Mapping[str, Any], sentences: Mapping[int, Sentence]) -> None:

@@ -132,4 +132,5 @@ class Recorder:
             recognized=self._recognized,
             again=self._again,
             sentences=self._sentences,
+            applied=self._transcription.applied if self._transcription else (),
         )

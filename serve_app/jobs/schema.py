@@ -93,6 +93,15 @@ channels = Table(
 )
 """The transcripts, partial ones too, without their sentences."""
 
+hotwords = Table(
+    "asr_applied_hotwords",
+    metadata,
+    _of_job(),
+    Column("channel", Integer, primary_key=True, autoincrement=False),
+    Column("texts", Text, nullable=False),
+)
+"""Which hotwords the model listened for, of jobs that have any."""
+
 sentences = Table(
     "asr_sentences",
     metadata,

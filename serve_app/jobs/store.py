@@ -1,6 +1,7 @@
 """Jobs in the database, as their owners see them. Everything here blocks: call it on a thread."""
 
 import hashlib
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -169,11 +170,14 @@ class JobStore:
                 .where(sentences.c.job_id == job_id)
                 .order_by(sentences.c.channel, sentences.c.number)
             ).all()
+            listened = select(schema.hotwords).where(schema.hotwords.c.job_id == job_id)
+            applied = {row.channel: json.loads(row.texts) for row in connection.execute(listened)}
         return tuple(
             Transcript.of(
                 row.duration,
                 (load_sentence(text.words) for text in texts if text.channel == row.channel),
                 row.language,
+                applied.get(row.channel, ()),
             )
             for row in rows
         )

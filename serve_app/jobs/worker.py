@@ -74,7 +74,7 @@ class Worker:
         if by_channel:
             language = options.language or most_spoken(done)
             whole = self._transcriber.join_channels([of for _, of in done], language)
-            await in_whole(self._queue.join, lease, whole.duration, language, whole.sentences)
+            await in_whole(self._queue.join, lease, language, whole)
         return tally.done(0.0)
 
     async def _channel(

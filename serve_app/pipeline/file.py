@@ -27,6 +27,7 @@ from serve_app.pipeline.segments import VAD_LATENCY_MS, Loudness, SegmentLimits,
 from serve_app.pipeline.sentences import SentenceBuilder
 from serve_app.pipeline.speakers.listening import Listener
 from serve_app.pipeline.speakers.types import SpeakerOptions, SpeakerTuning
+from serve_app.pipeline.tones import Tones
 from serve_app.pipeline.types import Sentence, TimedWord, Transcript
 
 Blocks = AsyncIterator[Pcm]
@@ -86,6 +87,9 @@ class FileJob:
         self._store = BlockStore()
         self._listener = _listener(graph, options)
         self._heard: Counter[str] = Counter()
+        self._tones = Tones()
+        self._applied: dict[str, None] = {}
+        self._raw: list[str] = []
         self.seconds_done = 0.0
 
     @property
@@ -96,6 +100,16 @@ class FileJob:
     def language(self) -> str | None:
         """What most of the speech so far was in (ISO 639-1, or 639-3), if the model tells."""
         return max(self._heard, key=lambda code: self._heard[code], default=None)
+
+    @property
+    def applied(self) -> tuple[str, ...]:
+        """Texts of the hotwords that the model has listened for so far, each once."""
+        return tuple(self._applied)
+
+    @property
+    def raw(self) -> str | None:
+        """What a model that writes tags wrote so far, with them."""
+        return "".join(self._raw) if self._raw else None
 
     async def sentences(self, blocks: Blocks) -> AsyncGenerator[Sentence, None]:
         """Yield the sentences of a recording, in order, as they are finished, still without their speakers.
@@ -111,13 +125,13 @@ class FileJob:
         try:
             while (segment := await self._next(producer)) is not None:
                 recognition = await segment.recognition
-                self._note_language(recognition, segment.span)
+                self._note(recognition, segment.span)
                 words = _absolute(recognition, segment.span.begin_ms)
                 for sentence in await builder.add(words, marked=recognition.punctuated):
-                    yield sentence
+                    yield self._tones.given_to(sentence)
                 self.seconds_done = segment.span.end_ms / 1000
             for sentence in await builder.finish():
-                yield sentence
+                yield self._tones.given_to(sentence)
             self.seconds_done = self.seconds_decoded
             if self._listener is not None:
                 await self._listener.finish()
@@ -139,12 +153,18 @@ class FileJob:
     async def transcript(self, blocks: Blocks, language: str | None = None) -> Transcript:
         """Run to the end; ``language`` (ISO 639-1) is what the caller knows, else it is told by script."""
         sentences = [sentence async for sentence in self.sentences(blocks)]
-        transcript = Transcript.of(self.seconds_decoded, sentences, language or self.language)
+        known = language or self.language
+        transcript = Transcript.of(self.seconds_decoded, sentences, known, self.applied, self.raw)
         return replace(transcript, sentences=await self.with_speakers(sentences, transcript.language))
 
-    def _note_language(self, recognition: Recognition, span: SpeechSpan) -> None:
+    def _note(self, recognition: Recognition, span: SpeechSpan) -> None:
+        """What a segment says of the whole recording, and of the sentences in it."""
         if recognition.words and recognition.language is not None:
             self._heard[recognition.language] += span.end_ms - span.begin_ms
+        self._tones.add(span, recognition)
+        self._applied |= dict.fromkeys(recognition.applied)
+        if recognition.raw is not None:
+            self._raw.append(recognition.raw)
 
     async def _next(self, producer: asyncio.Task[None]) -> _Segment | None:
         """The next segment, or what ended the producer: a queue alone would wait for ever after a fault."""

@@ -53,10 +53,15 @@ class Sentence:
 
     Where speakers are told apart, all words are one speaker's, so a sentence may also end without a mark.
     ``speaker`` is ``None`` where they are not.
+
+    ``emotion`` and ``events`` are those of :class:`deployments.messages.Recognition`, of the stretch of the
+    recording in which the sentence was said: a model tells them for segments, which may hold several.
     """
 
     words: tuple[TimedWord, ...]
     speaker: Speaker | None = None
+    emotion: str | None = None
+    events: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
@@ -79,18 +84,31 @@ class Sentence:
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """A whole recording. No sentences means that nobody spoke."""
+    """A whole recording. No sentences means that nobody spoke.
+
+    ``applied`` are the texts of the hotwords that the model listened for, each once. ``raw`` is what a model
+    that writes tags wrote, with them; ``None`` of one that does not.
+    """
 
     duration: float
     language: str
     sentences: tuple[Sentence, ...] = field(default=())
+    applied: tuple[str, ...] = ()
+    raw: str | None = None
 
     @classmethod
-    def of(cls, duration: float, sentences: Iterable[Sentence], language: str | None = None) -> Self:
+    def of(
+        cls,
+        duration: float,
+        sentences: Iterable[Sentence],
+        language: str | None = None,
+        applied: Iterable[str] = (),
+        raw: str | None = None,
+    ) -> Self:
         """``language`` (ISO 639-1) is what the caller knows; ``None``: told by script."""
         kept = tuple(sentences)
         words = (word.text for sentence in kept for word in sentence.words)
-        return cls(duration, language or language_of(words), kept)
+        return cls(duration, language or language_of(words), kept, tuple(dict.fromkeys(applied)), raw)
 
     @property
     def text(self) -> str:

@@ -13,6 +13,7 @@ from serve_app.pipeline.text import half_width
 from serve_app.pipeline.types import Sentence, Transcript
 from serve_app.rendering.openai import CONFIDENCE_DIGITS
 from serve_app.rendering.speakers import apart
+from serve_app.rendering.tones import has_tone, tone_together
 
 SUCCESS = 20000000
 
@@ -28,7 +29,8 @@ class WordToken(TypedDict):
 class Segment(TypedDict):
     """A sentence, or what one speaker says in a row; seconds, to two decimals.
 
-    ``speaker_id`` is the speaker's label, ``speaker_confidence`` from 0 to 1.
+    ``speaker_id`` is the speaker's label, ``speaker_confidence`` from 0 to 1. ``emotion`` and ``events`` are
+    there where the model tells them.
     """
 
     text: str
@@ -36,6 +38,8 @@ class Segment(TypedDict):
     end_time: float
     speaker_id: NotRequired[str]
     speaker_confidence: NotRequired[float]
+    emotion: NotRequired[str | None]
+    events: NotRequired[list[str]]
     word_tokens: NotRequired[list[WordToken]]
 
 
@@ -49,6 +53,7 @@ class RecognitionBody(TypedDict):
     segments: list[Segment]
     duration: float
     processing_time: float
+    language: NotRequired[str]
 
 
 class FlashWord(TypedDict):
@@ -61,13 +66,15 @@ class FlashWord(TypedDict):
 
 
 class FlashSentence(TypedDict):
-    """``speaker_id``, the speaker's label, is none of Aliyun's fields."""
+    """``speaker_id``, the speaker's label, ``emotion`` and ``events`` are none of Aliyun's fields."""
 
     text: str
     begin_time: int
     end_time: int
     channel_id: int
     speaker_id: NotRequired[str]
+    emotion: NotRequired[str | None]
+    events: NotRequired[list[str]]
     words: NotRequired[list[FlashWord]]
 
 
@@ -107,7 +114,7 @@ def recognition_body(
     """
     found = _turns(transcript)
     spoken = any(turn.speaker for turn in found)
-    return {
+    body: RecognitionBody = {
         "task_id": task_id,
         "result": "\n".join(turn.text for turn in found) if lines or spoken else transcript.text,
         "status": status,
@@ -116,6 +123,9 @@ def recognition_body(
         "duration": round(transcript.duration, 3),
         "processing_time": round(seconds, 3),
     }
+    if transcript.raw is not None:
+        body["language"] = transcript.language
+    return body
 
 
 def _turns(transcript: Transcript) -> Sequence[Turn]:
@@ -134,6 +144,8 @@ def _segment(turn: Turn, words: bool) -> Segment:
     if turn.speaker:
         segment["speaker_id"] = turn.speaker.label
         segment["speaker_confidence"] = round(turn.speaker.confidence, CONFIDENCE_DIGITS)
+    if any(map(has_tone, turn.sentences)):
+        segment["emotion"], segment["events"] = tone_together(turn.sentences)
     if words:
         segment["word_tokens"] = [
             {"text": word.text, "start_time": round(word.begin, 2), "end_time": round(word.end, 2)}
@@ -177,6 +189,8 @@ def _flash_sentence(sentence: Sentence, channel: int, words: bool) -> FlashSente
     }
     if sentence.speaker:
         item["speaker_id"] = sentence.speaker.label
+    if has_tone(sentence):
+        item["emotion"], item["events"] = sentence.emotion, [*sentence.events]
     if words:
         item["words"] = [
             {

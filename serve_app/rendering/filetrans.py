@@ -14,6 +14,7 @@ from serve_app.jobs.types import Job, JobStatus
 from serve_app.pipeline.types import Sentence, Transcript
 from serve_app.rendering.aliyun import milliseconds
 from serve_app.rendering.speakers import apart
+from serve_app.rendering.tones import tone_of
 
 CODES: Mapping[str, int] = {
     "SUCCESS": 21050000,
@@ -126,6 +127,7 @@ def file_sentences(channels: Sequence[Transcript], windows: Windows = ()) -> lis
     ``SpeechRate`` characters a minute. ``EmotionValue``, a loudness in Aliyun's answers, is left out:
     nothing here measures it. Where speakers are told apart, those of a recording with one channel have their
     number, from 0, in ``ChannelId``, as Aliyun's ``auto_split`` has it; ``SpeakerId`` is their label.
+    ``Emotion`` and ``Events``, which Aliyun does not send, are there where the model tells them.
     """
     items = []
     for channel, transcript in enumerate(apart(channels)):
@@ -169,6 +171,7 @@ def _file_sentence(sentence: Sentence, pause: float) -> dict[str, Any]:
         "SilenceDuration": int(max(pause, 0)),
         "Text": sentence.text,
         "SpeechRate": len(sentence.text) * 60_000 // length,
+        **{name.capitalize(): value for name, value in tone_of(sentence).items()},
     }
 
 

@@ -8,8 +8,10 @@ import zlib
 from collections.abc import Collection, Iterable, Iterator
 from typing import Literal, NotRequired, TypedDict
 
+from serve_app.pipeline.hotwords_report import HotwordReport, HotwordsBody
 from serve_app.pipeline.text import join_words
 from serve_app.pipeline.types import Sentence, Speaker, TimedWord, Transcript
+from serve_app.rendering.tones import has_tone, raw_text
 
 Granularity = Literal["word", "segment"]
 
@@ -53,7 +55,8 @@ class SegmentItem(TypedDict):
     ``seek`` is its begin in Whisper's frames of 10 ms. ``tokens`` is empty and ``temperature`` 0, because
     Paraformer decodes whole words in one deterministic pass. ``no_speech_prob`` is 0, because only what
     voice-activity detection found to be speech is recognized at all. ``speaker`` is the label, and
-    ``speaker_confidence`` is from 0 to 1.
+    ``speaker_confidence`` is from 0 to 1. ``emotion`` and ``events`` are those of
+    :class:`deployments.messages.Recognition`, where the model tells them.
     """
 
     id: int
@@ -68,6 +71,8 @@ class SegmentItem(TypedDict):
     no_speech_prob: float
     speaker: NotRequired[str | None]
     speaker_confidence: NotRequired[float]
+    emotion: NotRequired[str | None]
+    events: NotRequired[list[str]]
 
 
 class SpeakerSegmentItem(TypedDict):
@@ -83,6 +88,8 @@ class SpeakerSegmentItem(TypedDict):
     text: str
     speaker: str
     words: NotRequired[list[WordItem]]
+    emotion: NotRequired[str | None]
+    events: NotRequired[list[str]]
 
 
 class LogProbItem(TypedDict):
@@ -104,6 +111,8 @@ class Extras(TypedDict, total=False):
 
     languages: list[LanguageItem]
     logprobs: list[LogProbItem]
+    hotwords: HotwordsBody
+    raw_text: str
 
 
 class DiarizedJsonBody(TypedDict):
@@ -128,9 +137,10 @@ class VerboseJsonBody(TypedDict):
     usage: DurationUsage
 
 
-def text_body(transcript: Transcript) -> str:
-    """``response_format=text``: the text and a line break, as OpenAI sends it."""
-    return transcript.text + "\n"
+def text_body(transcript: Transcript, *, raw: bool = False) -> str:
+    """``response_format=text``: the text and a line break, as OpenAI sends it; ``raw``: with the model's
+    tags."""
+    return (raw_text(transcript) if raw else transcript.text) + "\n"
 
 
 def json_body(transcript: Transcript) -> JsonBody:
@@ -176,13 +186,25 @@ def diarized_json_body(transcript: Transcript) -> DiarizedJsonBody:
     }
 
 
-def extras(transcript: Transcript, *, logprobs: bool, languages: bool) -> Extras:
-    """What was asked for of: the log-probabilities of the tokens, and the languages that were found."""
+def extras(
+    transcript: Transcript,
+    *,
+    logprobs: bool,
+    languages: bool,
+    hotwords: HotwordReport | None = None,
+    raw: bool = False,
+) -> Extras:
+    """What was asked for of: the log-probabilities of the tokens, the languages that were found, what became
+    of the hotwords, and what the model wrote with its tags."""
     found: Extras = {}
     if languages:
         found["languages"] = [{"code": transcript.language}] if transcript.sentences else []
     if logprobs:
         found["logprobs"] = log_probs(transcript.words)
+    if hotwords is not None:
+        found["hotwords"] = hotwords.body
+    if raw:
+        found["raw_text"] = raw_text(transcript)
     return found
 
 
@@ -194,7 +216,7 @@ def segment_id(number: int) -> str:
 def speaker_segment(number: int, sentence: Sentence) -> SpeakerSegmentItem:
     """A sentence as a segment of ``diarized_json``, and as an event."""
     speaker = sentence.speaker
-    return {
+    segment: SpeakerSegmentItem = {
         "type": "transcript.text.segment",
         "id": segment_id(number),
         "start": round(sentence.begin, 3),
@@ -202,6 +224,9 @@ def speaker_segment(number: int, sentence: Sentence) -> SpeakerSegmentItem:
         "text": sentence.text,
         "speaker": ONLY_SPEAKER if speaker is None else speaker.name or speaker.letter,
     }
+    if has_tone(sentence):
+        segment["emotion"], segment["events"] = sentence.emotion, [*sentence.events]
+    return segment
 
 
 def word_items(words: Iterable[TimedWord]) -> list[WordItem]:
@@ -248,7 +273,7 @@ def usage(transcript: Transcript) -> DurationUsage:
 def _segment(number: int, sentence: Sentence) -> SegmentItem:
     text = sentence.text
     encoded = text.encode()
-    return {
+    segment: SegmentItem = {
         "id": number,
         "seek": int(sentence.begin * 100),
         "start": round(sentence.begin, 3),
@@ -260,6 +285,9 @@ def _segment(number: int, sentence: Sentence) -> SegmentItem:
         "compression_ratio": round(len(encoded) / len(zlib.compress(encoded)), 4),
         "no_speech_prob": 0.0,
     }
+    if has_tone(sentence):
+        segment["emotion"], segment["events"] = sentence.emotion, [*sentence.events]
+    return segment
 
 
 def _add_speaker(segment: SegmentItem, speaker: Speaker | None) -> None:

@@ -3,6 +3,7 @@
 import { decibels, levels, Meter } from "./meter.js";
 import { preferredLanguage, LANGUAGES, Texts } from "./i18n.js";
 import { Fault } from "./fault.js";
+import { Hotwords } from "./hotwords.js";
 import { microphoneAllowed } from "./capture.js";
 import { remember, remembered, Settings } from "./settings.js";
 import { Run } from "./run.js";
@@ -55,11 +56,17 @@ class App {
       return;
     }
     this.loudest = 0;
+    const hotwords = new Hotwords();
+    this.view.showHotwords(hotwords);
     this.run = new Run(options, {
       phase: (phase) => this.phase(phase),
       packet: (packet) => this.packet(packet, options),
       partial: ({ text }) => this.told(() => (this.transcript.partial = text)),
       final: (sentence) => this.told(() => this.transcript.add(sentence, this.run.heardMs)),
+      hotwords: (report) => {
+        hotwords.add(report);
+        this.view.showHotwords(hotwords);
+      },
       failed: (fault) => this.view.showNotice(fault),
     });
     this.run.start();

@@ -24,6 +24,7 @@ export class DashscopeSession extends Session {
         format: "pcm",
         sample_rate: TARGET_RATE,
         ...(this.options.speakers ? { diarization_enabled: true } : {}),
+        ...(this.options.hotwords ? { vocabulary_id: this.options.hotwords } : {}),
       },
     };
     return [this.message("run-task", task)];
@@ -51,6 +52,7 @@ export class DashscopeSession extends Session {
   result(sentence) {
     const { text, begin_time: begin, end_time: end, heartbeat, sentence_end: ended, words } = sentence;
     if (heartbeat) return;
+    this.tellHotwords(sentence.hotwords);
     const told = { text: String(text ?? ""), begin: number(begin) };
     if (ended === false || number(end) === null) {
       this.callbacks.onPartial(told);

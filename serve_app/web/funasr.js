@@ -32,7 +32,7 @@ export class FunasrSession extends Session {
   }
 
   hello() {
-    const { mode, chunkSize, chunkInterval, name, speakers, model } = this.options;
+    const { mode, chunkSize, chunkInterval, name, speakers, model, hotwords } = this.options;
     const config = {
       mode,
       chunk_size: chunkSize,
@@ -46,6 +46,7 @@ export class FunasrSession extends Session {
       is_speaking: true,
       ...(speakers ? { enable_speaker_diarization: true } : {}),
       ...(model ? { model } : {}),
+      ...(hotwords ? { hotwords } : {}),
     };
     return [config];
   }
@@ -59,6 +60,7 @@ export class FunasrSession extends Session {
       this.refused(message.error);
       return;
     }
+    this.tellHotwords(message.hotwords);
     // SenseVoice puts tags such as <|zh|> in front of its text.
     const text = String(message.text ?? "").replace(/<\|[^|>]*\|>/g, "");
     if (message.mode === "offline") for (const whole of sentencesOf(text, message)) this.final(whole);

@@ -25,6 +25,7 @@ export class NlsSession extends Session {
       enable_words: true,
       ...(this.options.speakers ? { enable_speaker_diarization: true } : {}),
       ...(this.options.model ? { model: this.options.model } : {}),
+      ...(this.options.hotwords ? { vocabulary_id: this.options.hotwords } : {}),
     };
     return [this.directive("StartTranscription", start)];
   }
@@ -59,6 +60,7 @@ export class NlsSession extends Session {
   final(told) {
     const { index, result, begin_time: begin, time, words } = told;
     const text = String(result ?? "");
+    this.tellHotwords(told.hotwords);
     const timed = (words ?? []).map((word) => ({ text: word.text, begin: word.startTime, end: word.endTime }));
     this.callbacks.onFinal({
       text,

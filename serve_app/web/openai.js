@@ -34,7 +34,11 @@ export class OpenaiSession extends Session {
   update() {
     const input = {
       format: { type: "audio/pcm", rate: TARGET_RATE },
-      transcription: { model: this.model, ...(this.options.asHeard ? { delay: "low" } : {}) },
+      transcription: {
+        model: this.model,
+        ...(this.options.asHeard ? { delay: "low" } : {}),
+        ...(this.options.hotwords ? { hotwords: this.options.hotwords } : {}),
+      },
       turn_detection: { type: "server_vad" },
     };
     return { type: "session.update", session: { type: "transcription", audio: { input } } };
@@ -76,6 +80,7 @@ export class OpenaiSession extends Session {
         this.segment(this.item(message), message);
         break;
       case `${TRANSCRIPTION}completed`:
+        this.tellHotwords(message.hotwords);
         this.final(this.item(message), message);
         break;
       case `${TRANSCRIPTION}failed`:

@@ -8,7 +8,9 @@ export class QwenSession extends Session {
   name = "Qwen3-ASR";
 
   hello() {
-    return [{ type: "start", payload: { format: "pcm", sample_rate: TARGET_RATE } }];
+    const { hotwords } = this.options;
+    const payload = { format: "pcm", sample_rate: TARGET_RATE, ...(hotwords ? { hotwords } : {}) };
+    return [{ type: "start", payload }];
   }
 
   farewell() {
@@ -22,10 +24,12 @@ export class QwenSession extends Session {
       case "result":
         return this.partial(message.results ?? []);
       case "segment_end":
+        this.tellHotwords(message.result?.hotwords);
         return this.segment(message.result ?? {}, message.result?.segment_text);
       case "segment_start":
         return undefined;
       case "final":
+        this.tellHotwords(message.result?.hotwords);
         return this.last(message.result ?? {});
       case "error":
         return this.refused(message.message ?? message.error_code);

@@ -8,7 +8,7 @@ import { PROTOCOLS } from "./protocols.js";
 export class Run {
   /**
    * `hooks`: `phase(name)` with connecting, listening, sending, finishing, done or failed, `packet(samples)`,
-   * `partial({ text, begin })`, `final(sentence)`, `failed(fault)`.
+   * `partial({ text, begin })`, `final(sentence)`, `hotwords(report)`, `failed(fault)`.
    */
   constructor(options, hooks) {
     this.options = options;
@@ -78,6 +78,7 @@ export class Run {
       onStarted,
       onPartial: (partial) => this.partial(partial),
       onFinal: (sentence) => this.final(sentence),
+      onHotwords: (report) => this.hooks.hotwords(report),
       onFinished: () => this.finish(),
       onFailed: (fault) => this.fail(fault),
     });

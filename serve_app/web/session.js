@@ -44,7 +44,8 @@ export class Session {
    * far, `onFinal({ text, begin, end, words, speaker, changes })`, then once either `onFinished()` or
    * `onFailed(fault)`. Times are milliseconds of audio, `null` where the server gives none; words have `text`,
    * `begin` and `end`, and there are none where they are not known. For `speaker` and `changes` see
-   * `speakers.js`; they may be left out.
+   * `speakers.js`; they may be left out. `onHotwords(report)`, which need not be there, gets what `hotwords.js`
+   * takes.
    */
   constructor(options, callbacks) {
     this.options = options;
@@ -161,6 +162,11 @@ export class Session {
   /** A message that this protocol does not have: later ones may be new, but nothing begins with one. */
   strange() {
     if (!this.listening) this.fail(this.notUnderstood());
+  }
+
+  /** What became of the hotwords, if the server says so. */
+  tellHotwords(report) {
+    if (report) this.callbacks.onHotwords?.(report);
   }
 
   /** The server told what is wrong. */

@@ -7,7 +7,7 @@ import { ownAddress, PROTOCOLS } from "./protocols.js";
 import { socketUrl } from "./session.js";
 import { TARGET_RATE } from "./audio.js";
 
-const REMEMBERED = ["processed", "fast", "as-heard", "speakers", "chunk-size", "chunk-interval"];
+const REMEMBERED = ["processed", "fast", "as-heard", "speakers", "hotwords", "chunk-size", "chunk-interval"];
 const STORE = "asr-serve.live";
 const MAX_FRAMES = 100;
 
@@ -178,6 +178,7 @@ export class Settings {
       realTime: !(byId("fast").checked || this.offline),
       asHeard: byId("as-heard").checked,
       speakers: byId("speakers").checked,
+      hotwords: byId("hotwords").value.trim(),
       model: byId("model").value,
       ...(this.protocol === "funasr" ? { chunkSize: this.chunkSize(), chunkInterval: this.chunkInterval() } : {}),
       address: byId("address").value.trim(),

@@ -1,5 +1,7 @@
 // Draws the transcript, the readouts and the messages.
 
+import { Hotwords } from "./hotwords.js";
+
 /** Colors of speakers that the style sheet has. */
 const VOICES = 8;
 
@@ -24,6 +26,7 @@ export class View {
     this.phase = "idle";
     this.note = null;
     this.hinted = null;
+    this.heardWords = new Hotwords();
   }
 
   /** Everything again, in the language that is current now. */
@@ -36,6 +39,7 @@ export class View {
     this.showPhase(this.phase);
     this.showNotice(this.note);
     this.showHint(this.hinted);
+    this.showHotwords(this.heardWords);
     this.showReadouts(run);
     this.emptyText(this.phase === "done" ? "nothingHeard" : "empty");
   }
@@ -70,6 +74,14 @@ export class View {
     this.hinted = hint;
     byId("hint").hidden = !hint;
     byId("hint").textContent = hint ? this.texts.get(hint.key, hint.values) : "";
+  }
+
+  /** What became of the hotwords: a report, which may still grow. */
+  showHotwords(report) {
+    this.heardWords = report;
+    const text = report.text(this.texts);
+    byId("hotwords-told").hidden = !text;
+    byId("hotwords-told").textContent = text;
   }
 
   showReadouts(run) {

@@ -14,8 +14,7 @@ _DESCRIPTIONS = {
     "paraformer": "Paraformer: Chinese, with English words in it; files and live speech.",
     "qwen3": "Qwen3-ASR: 30 languages and 22 Chinese dialects; files and live speech.",
 }
-_LIVE = {"paraformer": "ParaformerStreaming", "qwen3": "Qwen3ASR"}
-"""The deployment without which there is no live speech."""
+"""Of models that the catalogue has no title for, or a shorter one."""
 
 
 def health_body(services: Services, states: Mapping[str, str]) -> dict[str, Any]:
@@ -61,28 +60,33 @@ def _loaded(services: Services, states: Mapping[str, str]) -> list[str]:
 
 
 def _entry(services: Services, model: ServedModel, states: Mapping[str, str]) -> dict[str, Any]:
-    settings = services.settings
-    if model.engine == "qwen3":
-        offline = realtime = settings.qwen3_model
-    else:
-        offline, realtime = settings.paraformer_model, settings.paraformer_streaming_model
+    alone, settings = model.is_generative, services.settings
     return {
         "id": model.id,
         "name": model.id,
         "engine": model.engine,
-        "description": _DESCRIPTIONS[model.engine],
+        "description": _description(model),
         "languages": [*model.languages],
+        "capabilities": sorted(model.gives),
         "default": model is services.models.default,
-        "supports_realtime": states.get(_LIVE[model.engine]) == READY,
-        "offline_model": _files(services, model, offline),
-        "realtime_model": _files(services, model, realtime),
+        # Others need a model of their own while somebody speaks.
+        "supports_realtime": states.get(model.deployment if alone else "ParaformerStreaming") == READY,
+        "offline_model": _files(services, model.reference, generative=alone),
+        "realtime_model": _files(
+            services, model.reference if alone else settings.paraformer_streaming_model, generative=alone
+        ),
     }
 
 
-def _files(services: Services, model: ServedModel, reference: str) -> dict[str, Any]:
+def _description(model: ServedModel) -> str:
+    title = _DESCRIPTIONS.get(model.engine)
+    return title or (model.id if model.entry is None else f"{model.entry.title}.")
+
+
+def _files(services: Services, reference: str, *, generative: bool) -> dict[str, Any]:
     exists, root = False, services.settings.modelscope_path
     with suppress(ModelMissing):
-        if model.engine == "qwen3":
+        if generative:
             find_qwen3(reference, root, aligner=False)
         else:
             find_model(reference, root)

@@ -19,6 +19,7 @@ from serve_app.api.access import Client
 from serve_app.api.aliyun.errors import task_id
 from serve_app.api.aliyun.orders import PROTOCOL, TaskRefused, job_spec, read_task
 from serve_app.api.aliyun.signature import AccessDenied, verify
+from serve_app.api.hotwords import hotword_fields, job_report
 from serve_app.api.uploads import spool_body
 from serve_app.rendering.filetrans import job_body, status_fields
 from serve_app.services import Services
@@ -106,7 +107,8 @@ class FileTranscription:
             raise TaskRefused(
                 f"There is no task {job_id!r:.60}, or it has expired.", "FILE_TRANS_TASK_EXPIRED"
             ) from error
-        return job_body(job, transcripts, request_id(request))
+        body = job_body(job, transcripts, request_id(request))
+        return body | hotword_fields(job_report(self._services.models, job, transcripts))
 
 
 def request_id(request: Request) -> str:

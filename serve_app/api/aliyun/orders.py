@@ -9,6 +9,7 @@ from pydantic import Field
 
 from serve_app import errors
 from serve_app.api.aliyun.wire import TextParameters, parse
+from serve_app.api.hotwords import AskedWords
 from serve_app.jobs.types import JobSpec, Webhook
 from serve_app.pipeline.speakers.types import MOST_SPEAKERS
 from serve_app.transcriber import TranscriptionOptions
@@ -116,6 +117,7 @@ def job_spec(task: FileTask, parameters: Mapping[str, str], request: str) -> Job
         "enable_words": json.dumps(task.enable_words),
         "valid_times": json.dumps(task.windows()),
         **({"callback": PROTOCOL} if task.enable_callback else {}),
+        **AskedWords.of(task.vocabulary_id).extra,
     }
     return JobSpec(
         options=TranscriptionOptions(

@@ -1,6 +1,7 @@
 """Aliyun's and funasr-api's HTTP routes, under ``/stream/v1``."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -12,9 +13,11 @@ from serve_app.api.aliyun.catalogue import health_body, models_body
 from serve_app.api.aliyun.errors import NoSpeech, answer_error, task_id
 from serve_app.api.aliyun.recording import Recording, open_recording, shared, together
 from serve_app.api.aliyun.wire import AsrQuery, FlashQuery, RecordingQuery, openapi_query, parse
+from serve_app.api.hotwords import AskedWords, hotword_fields, transcript_report
 from serve_app.api.protocol import answering
 from serve_app.pipeline.types import Transcript
 from serve_app.rendering import aliyun as render
+from serve_app.rendering.tones import raw_text
 from serve_app.services import Services
 from serve_app.transcriber import TranscriptionOptions
 
@@ -102,7 +105,8 @@ class _Recordings:
             words=query.word_timestamps,
             seconds=time.perf_counter() - begin,
         )
-        return JSONResponse(body, headers={"task_id": task_id(request)})
+        more = self._hotwords(query, options, [transcript]) | _raw(query, [transcript])
+        return JSONResponse({**body, **more}, headers={"task_id": task_id(request)})
 
     async def flash(self, request: Request, client: Client) -> JSONResponse:
         begin = time.perf_counter()
@@ -131,7 +135,14 @@ class _Recordings:
             words=query.enable_word_level_result,
             seconds=time.perf_counter() - begin,
         )
-        return JSONResponse(body, headers={"task_id": task_id(request)})
+        more = self._hotwords(query, options, transcripts) | _raw(query, transcripts)
+        return JSONResponse({**body, **more}, headers={"task_id": task_id(request)})
+
+    def _hotwords(
+        self, query: RecordingQuery, options: TranscriptionOptions, transcripts: Sequence[Transcript]
+    ) -> dict[str, Any]:
+        lists = AskedWords.of(query.vocabulary_id).lists
+        return hotword_fields(transcript_report(self._transcriber.models, options, transcripts, lists))
 
     async def _channels(
         self, recording: Recording, first_only: bool | None, options: TranscriptionOptions
@@ -149,6 +160,11 @@ class _Recordings:
                 return await work.transcript()
 
         return await together(transcribe(channel) for channel in range(count))
+
+
+def _raw(query: RecordingQuery, transcripts: Sequence[Transcript]) -> dict[str, Any]:
+    """What the model wrote, if it is asked for; each channel on a line of its own."""
+    return {"raw_text": "\n".join(map(raw_text, transcripts))} if query.raw_tags else {}
 
 
 def _is_official(request: Request, query: RecordingQuery) -> bool:

@@ -10,8 +10,9 @@ from pydantic_core import PydanticCustomError
 
 from serve_app.api.aliyun.errors import UnsupportedSampleRate
 from serve_app.errors import InvalidParameter, UnsupportedFormat
-from serve_app.pipeline.finishing import ARROW, Correction, TextOptions, parse_corrections
-from serve_app.pipeline.hotwords import Hotword
+from serve_app.pipeline.finishing import Correction, TextOptions
+from serve_app.pipeline.hotwords import Hotword, HotwordList
+from serve_app.pipeline.hotwords_parsing import parse_hotwords
 
 FORMATS = (
     *("pcm", "raw", "wav", "opus", "opu", "ogg", "oggopus", "speex", "amr", "amrnb", "amrwb", "mp3"),
@@ -24,34 +25,25 @@ SAMPLE_RATES = (8000, 16000, 22050, 24000)
 _LONGEST_VOCABULARY = 512
 
 _WORD_LIST_ID = re.compile(r"[0-9a-f]{32}")
-_NUMBER = re.compile(r"-?\d+(\.\d+)?")
 
 
 def _problem(sentence: str) -> PydanticCustomError:
     return PydanticCustomError("invalid", "{sentence}", {"sentence": sentence})
 
 
-def parse_vocabulary(value: str) -> tuple[tuple[Hotword, ...], tuple[Correction, ...]]:
-    """Read literal hotwords, ``word1 weight1 word2 weight2``; weights may be missing.
+def parse_vocabulary(value: str) -> HotwordList:
+    """Read literal hotwords, ``word1 weight1 word2 weight2``, weights from 1 to 100 or missing, or any other
+    spelling of :func:`serve_app.pipeline.hotwords.parse_hotwords`.
 
     Entries of the form ``wrong=>right`` are corrections. The id of a word list in Aliyun's console, 32
     hexadecimal digits, stands for words that are not known here, and so for none.
 
     Raises:
-        ValueError: a correction is not one; the message says so in a sentence.
+        ValueError: as ``parse_hotwords``.
     """
     if _WORD_LIST_ID.fullmatch(value.strip()):
-        return (), ()
-    words: list[Hotword] = []
-    corrections: list[str] = []
-    for entry in re.split(r"[\s,，;；]+", value.strip()):
-        if ARROW in entry:
-            corrections.append(entry)
-        elif _NUMBER.fullmatch(entry) and words and words[-1].weight is None:
-            words[-1] = Hotword(words[-1].text, float(entry))
-        elif entry:
-            words.append(Hotword(entry))
-    return tuple(words), parse_corrections(corrections)
+        return HotwordList(elsewhere=value.strip())
+    return parse_hotwords(value)
 
 
 def parse_word_filter(value: Any) -> tuple[Correction, ...]:
@@ -87,14 +79,7 @@ def _word_list(rules: Mapping[str, Any], name: str) -> list[str]:
     return words
 
 
-Vocabulary = tuple[tuple[Hotword, ...], tuple[Correction, ...]]
-
-
-def _no_words() -> Vocabulary:
-    return (), ()
-
-
-def _vocabulary(value: Any) -> Vocabulary:
+def _vocabulary(value: Any) -> HotwordList:
     if not isinstance(value, str) or len(value) > _LONGEST_VOCABULARY:
         raise _problem(f"it must be a string of {_LONGEST_VOCABULARY} characters at most")
     try:
@@ -116,8 +101,9 @@ class TextParameters(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     appkey: str | None = Field(None, description="Any; with it, the defaults are Aliyun's.")
-    vocabulary_id: Annotated[Vocabulary, BeforeValidator(_vocabulary, json_schema_input_type=str)] = Field(
-        default_factory=_no_words, description="Hotwords: `word1 weight1 word2 weight2`; also `wrong=>right`."
+    vocabulary_id: Annotated[HotwordList, BeforeValidator(_vocabulary, json_schema_input_type=str)] = Field(
+        default_factory=HotwordList,
+        description="Hotwords: `word1 weight1 word2 weight2`, weights from 1 to 100; also `wrong=>right`.",
     )
     customization_id: str | None = Field(None, description="Accepted; has no effect.")
     enable_inverse_text_normalization: bool | None = Field(
@@ -135,7 +121,7 @@ class TextParameters(BaseModel):
 
     @property
     def hotwords(self) -> tuple[Hotword, ...]:
-        return self.vocabulary_id[0]
+        return self.vocabulary_id.words
 
     def text_options(
         self, *, official: bool, punctuation: bool = True, drop_fillers: bool = False
@@ -145,7 +131,7 @@ class TextParameters(BaseModel):
         return TextOptions(
             punctuation=punctuation,
             itn=not official if itn is None else itn,
-            corrections=(*self.vocabulary_id[1], *self.special_word_filter),
+            corrections=(*self.vocabulary_id.corrections, *self.special_word_filter),
             drop_fillers=drop_fillers,
             longest_sentence=self.sentence_max_length,
         )
@@ -159,6 +145,9 @@ class RecordingQuery(TextParameters):
     audio_address: str | None = Field(None, description="URL of the audio, in place of a body.")
     language: str | None = Field(
         None, max_length=64, description="What is spoken: a code or a name. Default: told by what is said."
+    )
+    raw_tags: bool = Field(
+        False, description="Whether the answer has what the model wrote with its tags, in `raw_text`."
     )
 
     def check(self) -> None:

@@ -9,9 +9,20 @@ from collections.abc import Sequence
 from typing import Any
 
 from serve_app.api.dashscope.wire import Payload
+from serve_app.api.hotwords import HotwordsTold, hotword_fields
 from serve_app.api.live_speakers import SpeakerChanges
-from serve_app.pipeline.live.events import Finished, LiveEvent, Partial, SentenceFinal, SpeakersMerged
+from serve_app.pipeline.live.events import (
+    Finished,
+    LiveEvent,
+    LiveOptions,
+    Partial,
+    SentenceFinal,
+    SpeakersMerged,
+)
 from serve_app.pipeline.types import Speaker, TimedWord
+from serve_app.rendering.tones import live_tone
+
+_MOODS = {"happy": "positive", **dict.fromkeys(("sad", "angry", "fearful", "disgusted"), "negative")}
 
 HEARTBEAT: Payload = {
     "output": {
@@ -33,8 +44,9 @@ HEARTBEAT: Payload = {
 class Narration:
     """Tells one task. Sentences are counted from 1; those of which there is nothing to tell do not count."""
 
-    def __init__(self, *, speakers: bool = False) -> None:
-        """``speakers``: sentences tell who spoke."""
+    def __init__(self, *, speakers: bool = False, hotwords: HotwordsTold | None = None) -> None:
+        """``speakers``: sentences tell who spoke; ``hotwords``: they tell what became of these."""
+        self._hotwords = hotwords or HotwordsTold(LiveOptions())
         self._speakers = SpeakerChanges(_number) if speakers else None
         self.duration = 0.0
         """Seconds of audio that are worked off."""
@@ -49,7 +61,9 @@ class Narration:
                 return self._result(event, end=None)
             case SentenceFinal() if event.text or event.index == self._index:
                 self.duration = event.end
-                return self._result(event, end=_ms(event.end), **self._spoken_by(event.speaker))
+                told = _tone(event) | self._spoken_by(event.speaker)
+                told |= hotword_fields(self._hotwords.sentence(event))
+                return self._result(event, end=_ms(event.end), **told)
             case SpeakersMerged() if self._speakers is not None:
                 self._speakers.merged(event)
             case Finished():
@@ -86,6 +100,12 @@ class Narration:
             **extra,
         }
         return {"output": {"sentence": sentence}, "usage": None if end is None else self.usage}
+
+
+def _tone(event: SentenceFinal) -> Payload:
+    """How it was said; ``emo_tag`` is DashScope's own field, and it knows three moods."""
+    mood = None if event.emotion is None else _MOODS.get(event.emotion, "neutral")
+    return live_tone(event) | ({} if mood is None else {"emo_tag": mood})
 
 
 def _number(speaker: Speaker) -> int:

@@ -9,6 +9,7 @@ from serve_app.api.dashscope.conversing import converse
 from serve_app.api.dashscope.errors import TaskError
 from serve_app.api.dashscope.narration import HEARTBEAT, Narration
 from serve_app.api.dashscope.wire import Action, Message, Payload, Start
+from serve_app.api.hotwords import HotwordsTold
 from serve_app.live import LiveService
 from serve_app.pipeline.live.session import LiveSession
 
@@ -40,7 +41,8 @@ class Task:
         """Raises :class:`serve_app.errors.UnsupportedFormat`."""
         self._talk = conversation
         self._start = start
-        self._narration = Narration(speakers=start.speakers is not None)
+        told = HotwordsTold(start.options)
+        self._narration = Narration(speakers=start.speakers is not None, hotwords=told)
         self._audio = LiveAudio(start.format, start.sample_rate)
         self._told_at = time.monotonic()
 

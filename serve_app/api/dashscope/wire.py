@@ -17,12 +17,13 @@ from serve_app.api.aliyun.wire import parse_vocabulary, parse_word_filter
 from serve_app.api.dashscope.audio import read_format
 from serve_app.api.dashscope.errors import TaskError
 from serve_app.api.dashscope.parsing import parse, parse_object
+from serve_app.api.hotwords import AskedWords, with_lists
 from serve_app.api.live_speakers import SpeakersAsked
 from serve_app.audio.announced import Format
 from serve_app.errors import InvalidParameter
 from serve_app.live import LiveService
 from serve_app.pipeline.finishing import Correction, TextOptions
-from serve_app.pipeline.hotwords import Hotword, context_of
+from serve_app.pipeline.hotwords import HotwordList, checked
 from serve_app.pipeline.live.events import LiveOptions
 from serve_app.pipeline.speakers.types import MOST_SPEAKERS
 
@@ -81,25 +82,18 @@ def parse_message(text: str) -> Message:
     return Message(action, task_id, payload or {})
 
 
-@dataclass(frozen=True, slots=True)
-class Vocabulary:
-    """What the entries of a literal vocabulary are; the id of a stored one has none here."""
-
-    words: tuple[Hotword, ...] = ()
-    corrections: tuple[Correction, ...] = ()
-
-
 def _problem(error: ValueError) -> PydanticCustomError:
     return PydanticCustomError("invalid", "{sentence}", {"sentence": str(error)})
 
 
-def _vocabulary(value: Any) -> Vocabulary:
+def _vocabulary(value: Any) -> HotwordList:
+    """Literal hotwords, or the id of a list that was made at DashScope."""
     if not isinstance(value, str) or len(value) > _LONGEST_VOCABULARY:
         raise _problem(ValueError(f"it must be a string of {_LONGEST_VOCABULARY} characters at most"))
     if _STORED_ID.fullmatch(value.strip()):
-        return Vocabulary()
+        return HotwordList(elsewhere=value.strip())
     try:
-        return Vocabulary(*parse_vocabulary(value))
+        return parse_vocabulary(value)
     except ValueError as error:
         raise _problem(error) from error
 
@@ -111,7 +105,7 @@ def _word_filter(value: Any) -> tuple[Correction, ...]:
         raise _problem(error) from error
 
 
-LiteralVocabulary = Annotated[Vocabulary, BeforeValidator(_vocabulary)]
+LiteralVocabulary = Annotated[HotwordList, BeforeValidator(_vocabulary)]
 WordFilter = Annotated[tuple[Correction, ...], BeforeValidator(_word_filter)]
 
 
@@ -126,7 +120,7 @@ class TaskParameters(BaseModel):
     disfluency_removal_enabled: bool = False
     punctuation_prediction_enabled: bool = True
     inverse_text_normalization_enabled: bool = True
-    vocabulary_id: LiteralVocabulary = Vocabulary()
+    vocabulary_id: LiteralVocabulary = HotwordList()
     special_word_filter: WordFilter = ()
     language_hints: list[str] = Field(default_factory=list, max_length=100)
     speech_noise_threshold: float | None = Field(None, ge=-1, le=1)
@@ -174,7 +168,7 @@ class _Live(TaskParameters):
 
 
 class _Resource(BaseModel):
-    resource_id: LiteralVocabulary = Vocabulary()
+    resource_id: LiteralVocabulary = HotwordList()
     resource_type: str | None = None
 
 
@@ -187,9 +181,18 @@ class Resources(BaseModel):
     def corrections(self) -> tuple[Correction, ...]:
         return tuple(item for resource in self.resources for item in resource.resource_id.corrections)
 
-    @property
-    def hotwords(self) -> tuple[Hotword, ...]:
-        return tuple(item for resource in self.resources for item in resource.resource_id.words)
+    def hotwords(self, wanted: TaskParameters) -> AskedWords:
+        """All words to listen for: those of the parameters, too.
+
+        Raises:
+            InvalidParameter: there are too many.
+        """
+        lists = (wanted.vocabulary_id, *(resource.resource_id for resource in self.resources))
+        try:
+            words = checked(word for found in lists for word in found.words)
+        except ValueError as error:
+            raise InvalidParameter(f"The hotwords are not valid: {error}.", "vocabulary_id") from error
+        return AskedWords(words, tuple(found.elsewhere for found in lists if found.elsewhere))
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,9 +238,10 @@ def read_start(message: Message, live: LiveService) -> Start:
 
 
 def _defaults(model: str, wanted: _Live, beside: Resources, live: LiveService) -> LiveOptions:
-    context = context_of(wanted.context, (*wanted.vocabulary_id.words, *beside.hotwords))
+    asked = beside.hotwords(wanted)
     try:
-        return live.options(live.models.meant(model), wanted.spoken, context)
+        options = live.options(live.models.meant(model), wanted.spoken, wanted.context, asked.words)
+        return with_lists(options, asked)
     except InvalidParameter as error:
         param = "language_hints" if error.param == "language" and not wanted.language else error.param
         raise InvalidParameter(error.message, param) from error

@@ -10,18 +10,20 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from serve_app.api.access import Client
 from serve_app.api.funasr import replies
 from serve_app.api.funasr.http_errors import detail_error, recognition_error
+from serve_app.api.hotwords import hotword_fields, transcript_report
 from serve_app.api.protocol import answering
 from serve_app.api.uploads import read_form
 from serve_app.errors import InvalidParameter
-from serve_app.pipeline.finishing import ARROW, TextOptions, parse_corrections
-from serve_app.pipeline.hotwords import parse_hotwords
+from serve_app.pipeline.finishing import TextOptions, parse_corrections
+from serve_app.pipeline.hotwords_parsing import separated_words
 from serve_app.pipeline.types import Sentence, Transcript
 from serve_app.rendering.openai import CONFIDENCE_DIGITS
+from serve_app.rendering.tones import language_of, tone_of
 from serve_app.services import READY, Services, is_loaded
 from serve_app.transcriber import TranscriptionOptions
 
@@ -33,23 +35,25 @@ class AsrForm(BaseModel):
 
     model: str = ""
     language: str | None = None
-    hotwords: str = ""
+    hotwords: str = Field("", validation_alias=AliasChoices("hotwords", "hotword"))
     corrections: list[str] = []
     spk: bool = False
 
     def options(self) -> TranscriptionOptions:
         """Raises :class:`InvalidParameter`."""
-        entries = [entry.strip() for entry in self.hotwords.split(",")]
-        fixes = [entry for entry in entries if ARROW in entry]
-        words = [entry for entry in entries if entry and ARROW not in entry]
         try:
-            corrections = parse_corrections([*self.corrections, *fixes])
-            hotwords = parse_hotwords(words)
+            corrections = parse_corrections(self.corrections)
         except ValueError as error:
-            raise InvalidParameter(str(error), "hotwords") from error
-        return TranscriptionOptions(
-            language=self.language, text=TextOptions(itn=True, corrections=corrections), hotwords=hotwords
-        )
+            raise InvalidParameter(str(error), "corrections") from error
+        try:
+            listed = separated_words(self.hotwords)
+        except ValueError as error:
+            reason = str(error).rstrip(".")
+            raise InvalidParameter(
+                f"The value {self.hotwords!r:.80} of 'hotwords' is not valid: {reason}.", "hotwords"
+            ) from error
+        text = TextOptions(itn=True, corrections=(*corrections, *listed.corrections))
+        return TranscriptionOptions(language=self.language, text=text, hotwords=listed.words)
 
 
 def funasr_http_router(services: Services) -> APIRouter:
@@ -62,8 +66,9 @@ def funasr_http_router(services: Services) -> APIRouter:
 
 async def transcribe_upload(
     services: Services, request: Request, field: str, client: Client, *, shows_speakers: bool = False
-) -> Transcript:
-    """The recording in a form's ``field``, with the options in its other fields.
+) -> tuple[Transcript, dict[str, Any]]:
+    """The recording in a form's ``field``, with the options in its other fields, and what the answer says of
+    hotwords.
 
     ``shows_speakers``: whether the answer has a place for them.
 
@@ -86,9 +91,9 @@ async def transcribe_upload(
                 client.id, wanted=asked.spk and shows_speakers, shown=False, param="spk"
             )
             model = services.models.meant(asked.model)
-            return await services.transcriber.transcribe(
-                form.file(field), replace(options, model=model.id, speakers=speakers)
-            )
+            options = replace(options, model=model.id, speakers=speakers)
+            transcript = await services.transcriber.transcribe(form.file(field), options)
+            return transcript, hotword_fields(transcript_report(services.models, options, [transcript]))
 
 
 def upload_schema(field: str, *options: str) -> dict[str, Any]:
@@ -118,19 +123,20 @@ def _recognition(services: Services) -> APIRouter:
     )
     caller = Depends(services.access.admit)
 
-    @router.post("/recognition", openapi_extra=upload_schema("audio", "model"))
+    @router.post("/recognition", openapi_extra=upload_schema("audio", "model", "hotwords"))
     async def recognition(request: Request, client: Annotated[Client, caller]) -> dict[str, Any]:
         """Transcribe a recording; times in milliseconds."""
-        transcript = await transcribe_upload(services, request, "audio", client)
+        transcript, hotwords = await transcribe_upload(services, request, "audio", client)
         sentences = [
             {
                 "text": sentence.text,
                 "start": replies.milliseconds(sentence.begin),
                 "end": replies.milliseconds(sentence.end),
+                **tone_of(sentence),
             }
             for sentence in transcript.sentences
         ]
-        return {"text": transcript.text, "sentences": sentences, "code": 0}
+        return {"text": transcript.text, "sentences": sentences, "code": 0, **hotwords}
 
     return router
 
@@ -145,7 +151,7 @@ def _asr(services: Services) -> APIRouter:
     async def asr(request: Request, client: Annotated[Client, caller]) -> dict[str, Any]:
         """Transcribe a recording; times in seconds."""
         begin = time.perf_counter()
-        transcript = await transcribe_upload(services, request, "file", client, shows_speakers=True)
+        transcript, hotwords = await transcribe_upload(services, request, "file", client, shows_speakers=True)
         seconds = time.perf_counter() - begin
         return {
             "text": transcript.text,
@@ -153,6 +159,8 @@ def _asr(services: Services) -> APIRouter:
             "duration": round(transcript.duration, 3),
             "processing_time": round(seconds, 3),
             "rtf": round(seconds / transcript.duration, 4),
+            **language_of(transcript),
+            **hotwords,
         }
 
     return router
@@ -173,7 +181,7 @@ def _segment(sentence: Sentence) -> dict[str, Any]:
         segment["speaker"] = sentence.speaker.number - 1
         segment["spk_name"] = sentence.speaker.label
         segment["spk_score"] = round(sentence.speaker.confidence, CONFIDENCE_DIGITS)
-    return segment
+    return segment | tone_of(sentence)
 
 
 def _health(services: Services) -> APIRouter:

@@ -2,11 +2,13 @@
 
 from typing import Literal
 
-from serve_app.api.funasr.replies import Reply, milliseconds, result, spaced, spoken_by
+from serve_app.api.funasr.replies import Reply, hotwords_told, milliseconds, result, spaced, spoken_by
+from serve_app.api.hotwords import HotwordsTold
 from serve_app.api.live_speakers import SpeakerChanges
 from serve_app.pipeline.live.events import (
     Finished,
     LiveEvent,
+    LiveOptions,
     Partial,
     SentenceFinal,
     SpeakersMerged,
@@ -14,6 +16,7 @@ from serve_app.pipeline.live.events import (
 )
 from serve_app.pipeline.text import is_cjk
 from serve_app.pipeline.types import Speaker
+from serve_app.rendering.tones import live_tone
 
 _FIRST, _FURTHER, _FINISHED = 0, 1, 2
 """``slice_type`` of the first and of further partials of a sentence, and of its end."""
@@ -27,8 +30,18 @@ class Narration:
     never taken back.
     """
 
-    def __init__(self, mode: Literal["online", "2pass"], *, speakers: bool = False) -> None:
-        """``speakers``: the ends of sentences tell who spoke."""
+    def __init__(
+        self,
+        mode: Literal["online", "2pass"],
+        *,
+        speakers: bool = False,
+        hotwords: HotwordsTold | None = None,
+        raw: bool = False,
+    ) -> None:
+        """``speakers``: the ends of sentences tell who spoke; ``hotwords``: they tell what became of these;
+        ``raw``: with ``2pass``, their text is what the model wrote, with its tags."""
+        self._raw = raw
+        self._hotwords = hotwords or HotwordsTold(LiveOptions())
         self._speakers = SpeakerChanges(lambda speaker: speaker.label) if speakers else None
         self._online = mode == "online"
         self._label = "2pass-online" if self._online else "2pass-offline"
@@ -51,7 +64,8 @@ class Narration:
                 self._speakers.merged(event)
                 return None
             case Finished() if not self._is_over:
-                return result(self._label, "", final=True, **self._spoken_by(None))
+                told = hotwords_told(self._hotwords.overall)
+                return result(self._label, "", final=True, **self._spoken_by(None), **told)
             case _:
                 return None
 
@@ -63,10 +77,13 @@ class Narration:
         is_first = not self._sent
         self._sent += new
         text = self._apart(new) if is_first else new
-        return result("2pass-online", text, final=False, **_slice(event, _FIRST if is_first else _FURTHER))
+        told: Reply = {} if self._hotwords.live is None else {"hotwords_applied": self._hotwords.live}
+        slice_type = _FIRST if is_first else _FURTHER
+        return result("2pass-online", text, final=False, **_slice(event, slice_type), **told)
 
     def _sentence(self, event: SentenceFinal) -> Reply | None:
         self._is_over = event.cause == "end"
+        hotwords = self._hotwords.sentence(event)
         heard, text = bool(self._sent), event.text
         if self._online and heard:
             text = self._new(text)
@@ -76,7 +93,10 @@ class Narration:
         if not (text or heard or self._is_over):
             return None
         words = () if self._online else event.words
-        extra = {**_slice(event, _FINISHED), **self._spoken_by(event.speaker)}
+        if self._raw and not self._online and event.raw is not None:
+            text = event.raw
+        extra = {**_slice(event, _FINISHED), **live_tone(event), **self._spoken_by(event.speaker)}
+        extra |= hotwords_told(hotwords)
         return result(self._label, text, final=self._is_over, words=words, **extra)
 
     def _spoken_by(self, speaker: Speaker | None) -> Reply:

@@ -12,8 +12,10 @@ from itertools import pairwise
 from typing import Any
 
 from serve_app.errors import AsrError
+from serve_app.pipeline.hotwords_report import HotwordReport
 from serve_app.pipeline.text import join_words
-from serve_app.pipeline.types import Sentence, Speaker, TimedWord
+from serve_app.pipeline.types import Sentence, Speaker, TimedWord, Transcript
+from serve_app.rendering.tones import language_of, tone_of
 
 Reply = dict[str, Any]
 
@@ -57,10 +59,26 @@ def spoken_in(sentences: Sequence[Sentence]) -> Reply:
     return {**spoken_by(main), "sentence_info": [_info(sentence) for sentence in sentences]}
 
 
+def tones_told(transcript: Transcript) -> Reply:
+    """The language, and how each sentence was said, if the model tells."""
+    if transcript.raw is None:
+        return {}
+    return {**language_of(transcript), "sentence_info": [_said(item) for item in transcript.sentences]}
+
+
 def _info(sentence: Sentence) -> Reply:
     numbered = {} if sentence.speaker is None else {"spk": sentence.speaker.number - 1}
+    return {**_said(sentence), **numbered, **spoken_by(sentence.speaker)}
+
+
+def _said(sentence: Sentence) -> Reply:
     times = {"start": milliseconds(sentence.begin), "end": milliseconds(sentence.end)}
-    return {"text": sentence.text, **times, **numbered, **spoken_by(sentence.speaker)}
+    return {"text": sentence.text, **times, **tone_of(sentence)}
+
+
+def hotwords_told(report: HotwordReport | None) -> Reply:
+    """What became of the client's hotwords, if it has any."""
+    return {} if report is None else {"hotwords_applied": bool(report.applied), "hotwords": report.body}
 
 
 def failure(mode: str, error: AsrError) -> Reply:

@@ -93,8 +93,6 @@ class FunasrConnection:
     async def send(self, reply: Reply) -> None:
         """Send a reply, with what all replies carry."""
         reply = {**reply, "wav_name": self.config.wav_name}
-        if self.config.words_to_hear and "text" in reply:
-            reply["hotwords_applied"] = self._by.model(self.config).reads_context
         await self._socket.send_text(json.dumps(reply, ensure_ascii=False))
 
     async def _work(self) -> None:

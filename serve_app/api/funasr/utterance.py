@@ -12,18 +12,20 @@ from starlette.datastructures import UploadFile
 from deployments.messages import StreamOptions
 from serve_app.api.funasr.containers import HEAD, LiveAudio, is_headerless
 from serve_app.api.funasr.narration import Narration
-from serve_app.api.funasr.replies import Reply, result, spaced, spoken_in
+from serve_app.api.funasr.replies import Reply, hotwords_told, result, spaced, spoken_in, tones_told
 from serve_app.api.funasr.wire import ClientMessage, Config
+from serve_app.api.hotwords import HotwordsTold, transcript_report
 from serve_app.api.sockets import TOO_BIG, TRY_AGAIN_LATER
 from serve_app.audio.decode import RawPcm
-from serve_app.errors import AsrError, AudioTooLarge, Overloaded
+from serve_app.errors import AsrError, AudioTooLarge, InvalidParameter, Overloaded
 from serve_app.live import LiveService
 from serve_app.models import ServedModel
 from serve_app.pipeline.finishing import TextOptions
-from serve_app.pipeline.hotwords import context_of
 from serve_app.pipeline.live.events import LiveOptions
 from serve_app.pipeline.live.session import LiveSession
 from serve_app.pipeline.speakers.types import SpeakerOptions
+from serve_app.pipeline.types import Transcript
+from serve_app.rendering.tones import raw_text
 from serve_app.settings import Settings
 from serve_app.speakers.service import SpeakerService
 from serve_app.transcriber import Transcriber, TranscriptionOptions
@@ -86,8 +88,7 @@ class Recognizers:
             InvalidParameter: the model cannot be told what the config says of language or context.
             ModelNotFound: there is no such model.
         """
-        context = context_of(config.context, config.words_to_hear)
-        return self.live.options(self.model(config), config.spoken, context)
+        return self.live.options(self.model(config), config.spoken, config.context, config.words_to_hear)
 
 
 class Utterance:
@@ -156,27 +157,30 @@ class Utterance:
         config, size = self._talk.config, file.size or 0
         await file.seek(0)
         raw = RawPcm(config.audio_fs) if is_headerless(config, await file.read(HEAD)) else None
+        options = TranscriptionOptions(
+            raw=raw,
+            text=config.text_options(self._by.model(config)),
+            hotwords=config.words_to_hear,
+            model=config.model,
+            language=config.spoken if self._by.model(config).hears_languages else config.language,
+            context=config.context,
+        )
         if raw is not None:
             if size < self._by.settings.min_audio_duration_sec * raw.sample_rate * _SAMPLE_BYTES:
-                await self._talk.send(result("offline", "", final=True))
+                await self._talk.send(result("offline", "", final=True, **self._hotwords(options)))
                 return
             file.file.truncate(size - size % _SAMPLE_BYTES)
-        hotwords = config.words_to_hear
         with _admission(), self._by.transcriber.admit():
-            speakers = await self._speakers()
-            options = TranscriptionOptions(
-                raw=raw,
-                text=config.text_options,
-                hotwords=hotwords,
-                model=config.model,
-                language=config.spoken if self._by.model(config).reads_context else config.language,
-                context=config.context,
-                speakers=speakers,
-            )
+            options = replace(options, speakers=await self._speakers())
             transcript = await self._by.transcriber.transcribe(file.file, options)
-        told = {} if speakers is None else spoken_in(transcript.sentences)
-        reply = result("offline", spaced(transcript.text), final=True, words=transcript.words, **told)
+        told = {} if options.speakers is None else spoken_in(transcript.sentences)
+        told = {**tones_told(transcript), **told, **self._hotwords(options, transcript)}
+        text = raw_text(transcript) if config.raw_tags else spaced(transcript.text)
+        reply = result("offline", text, final=True, words=transcript.words, **told)
         await self._talk.send(reply)
+
+    def _hotwords(self, options: TranscriptionOptions, *transcripts: Transcript) -> Reply:
+        return hotwords_told(transcript_report(self._by.live.models, options, transcripts))
 
     async def _speakers(self) -> SpeakerOptions | None:
         """How speakers are told apart, if the client asked for it."""
@@ -189,11 +193,19 @@ class Utterance:
             options = self._options(mode, await self._speakers())
             with _admission():
                 session = await stack.enter_async_context(self._by.live.open(options))
-            narration = Narration(mode, speakers=options.speakers is not None)
+            told = HotwordsTold(options)
+            speakers, raw = options.speakers is not None, self._talk.config.raw_tags
+            narration = Narration(mode, speakers=speakers, hotwords=told, raw=raw)
             await _together(_feed(session, audio, frames), self._tell(session, narration))
 
     def _options(self, mode: Literal["online", "2pass"], speakers: SpeakerOptions | None) -> LiveOptions:
         config = self._talk.config
+        model = self._by.model(config)
+        if mode == "online" and config.model and not model.hears_live:
+            raise InvalidParameter(
+                f"The model {model.id} hears finished sentences only; use the mode '2pass' or 'offline'.",
+                "mode",
+            )
         defaults = self._by.defaults(config)
         stream = config.stream_options(
             StreamOptions(
@@ -205,7 +217,7 @@ class Utterance:
             two_pass=mode == "2pass",
             # Online results are strung together by the client: a mark would be in the way of what follows,
             # and what was sent of a number as it was spoken cannot be taken back.
-            text=config.text_options if mode == "2pass" else TextOptions(punctuation=False),
+            text=config.text_options(model) if mode == "2pass" else TextOptions(punctuation=False),
             chunk_size=stream.chunk_size,
             encoder_chunk_look_back=stream.encoder_chunk_look_back,
             decoder_chunk_look_back=stream.decoder_chunk_look_back,

@@ -17,8 +17,10 @@ from deployments.messages import StreamOptions
 from serve_app.api.live_speakers import SpeakersAsked
 from serve_app.api.sockets import json_object
 from serve_app.errors import InvalidParameter
-from serve_app.pipeline.finishing import ARROW, TextOptions, parse_corrections
-from serve_app.pipeline.hotwords import Hotword, parse_hotwords
+from serve_app.models import ServedModel
+from serve_app.pipeline.finishing import TextOptions
+from serve_app.pipeline.hotwords import Hotword, HotwordList
+from serve_app.pipeline.hotwords_parsing import FUNASR, parse_hotwords
 
 Mode = Literal["offline", "online", "2pass"]
 
@@ -27,6 +29,7 @@ MAX_TEXT = 1 << 20
 
 _MAX_NAME = 4096
 _MIN_RATE, _MAX_RATE = 4_000, 384_000
+_SENSEVOICE = "sensevoice"
 _SENSEVOICE_LANGUAGES = frozenset({"zh", "en", "yue", "ja", "ko"})
 _MODES: dict[str, Mode] = {"offline": "offline", "office": "offline", "online": "online", "2pass": "2pass"}
 
@@ -79,19 +82,11 @@ def _chunk_size(value: Any) -> tuple[int, ...]:
     return tuple(_integer(part) for part in value)
 
 
-def _hotwords(value: Any) -> tuple[Hotword, ...]:
-    """Hotwords and, among them, corrections, of which a string of words has one on a line of its own."""
-    lines: list[str] = []
-    if isinstance(value, str) and ARROW in value and value.lstrip()[:1] not in ("{", "["):
-        lines = [line for line in value.splitlines() if ARROW in line]
-        value = "\n".join(line for line in value.splitlines() if ARROW not in line)
+def _hotwords(value: Any) -> HotwordList:
     try:
-        words = parse_hotwords(value)
-        lines += [word.text for word in words if ARROW in word.text]
-        parse_corrections(lines)
-        return (*(word for word in words if ARROW not in word.text), *(Hotword(line) for line in lines))
+        return parse_hotwords(value, FUNASR)
     except ValueError as error:
-        raise _error(str(error)) from error
+        raise _error(str(error).rstrip(".")) from error
 
 
 class Config(BaseModel):
@@ -108,8 +103,11 @@ class Config(BaseModel):
     """Frames of 60 ms; ``None`` where the client leaves it to the server, as with the look-backs."""
     encoder_chunk_look_back: Annotated[int | None, BeforeValidator(_integer)] = None
     decoder_chunk_look_back: Annotated[int | None, BeforeValidator(_integer)] = None
-    hotwords: Annotated[tuple[Hotword, ...], BeforeValidator(_hotwords)] = ()
-    """What is to be heard; with ``=>`` in it, what is to be corrected."""
+    hotwords: Annotated[HotwordList, BeforeValidator(_hotwords)] = Field(
+        HotwordList(),
+        # The second one is what FunASR's package and the options of its clients call it.
+        validation_alias=AliasChoices("hotwords", "hotword"),
+    )
     itn: bool = True
     svs_lang: Annotated[str, BeforeValidator(_name)] = "auto"
     svs_itn: bool = True
@@ -118,6 +116,8 @@ class Config(BaseModel):
     language: Annotated[str, BeforeValidator(_name)] = ""
     context: str = ""
     """Text that helps, such as names that may come up."""
+    raw_tags: bool = False
+    """Texts that are final come as the model wrote them, with its tags, if it writes any."""
     enable_speaker_diarization: bool = Field(
         False,
         # The second one is what FunASR's HTTP servers call it; no client of its WebSocket asks.
@@ -147,13 +147,12 @@ class Config(BaseModel):
     @property
     def words_to_hear(self) -> tuple[Hotword, ...]:
         """The hotwords that are no corrections."""
-        return tuple(word for word in self.hotwords if ARROW not in word.text)
+        return self.hotwords.words
 
-    @property
-    def text_options(self) -> TextOptions:
-        """How texts that are final shall look."""
-        lines = (word.text for word in self.hotwords if ARROW in word.text)
-        return TextOptions(itn=self.itn, corrections=parse_corrections(lines))
+    def text_options(self, model: ServedModel) -> TextOptions:
+        """How texts that are final shall look; ``svs_itn`` is for SenseVoice, which the other one is not."""
+        own = model.engine == _SENSEVOICE and "svs_itn" in self.model_fields_set
+        return TextOptions(itn=self.svs_itn if own else self.itn, corrections=self.hotwords.corrections)
 
     @property
     def speakers(self) -> SpeakersAsked | None:
@@ -197,7 +196,7 @@ class _Flags(BaseModel):
     is_end: bool = False
 
 
-_KNOWN = {*Config.model_fields, *_Flags.model_fields, "spk"}
+_KNOWN = {*Config.model_fields, *_Flags.model_fields, "spk", "hotword"}
 
 
 @dataclass(frozen=True, slots=True)

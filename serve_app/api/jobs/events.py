@@ -15,6 +15,7 @@ from serve_app.jobs.types import Job, Jobs
 from serve_app.pipeline.types import Sentence
 from serve_app.rendering.openai import CONFIDENCE_DIGITS
 from serve_app.rendering.speakers import apart
+from serve_app.rendering.tones import tone_of
 
 _ID = re.compile(r"([a-z]{1,16}):(\d{1,12}\.\d{3}):((?:\d{1,9}(?:\.\d{1,9}){0,63})?)")
 
@@ -114,7 +115,7 @@ def _sentence(number: int, channel: int, sentence: Sentence) -> dict[str, Any]:
     if sentence.speaker:
         body["speaker"] = sentence.speaker.label
         body["speaker_confidence"] = round(sentence.speaker.confidence, CONFIDENCE_DIGITS)
-    return body
+    return body | tone_of(sentence)
 
 
 def error_event(error: AsrError) -> bytes:

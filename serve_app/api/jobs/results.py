@@ -8,10 +8,13 @@ from typing import Any, cast
 from fastapi import Response
 from fastapi.responses import JSONResponse
 
+from serve_app.api.hotwords import transcript_report
 from serve_app.api.openai.answers import answer
 from serve_app.api.openai.wire import ResponseFormat, TranscriptionForm
 from serve_app.errors import Conflict, InvalidParameter
 from serve_app.jobs.types import Job, JobSpec, JobStatus
+from serve_app.models import ServedModels
+from serve_app.pipeline.hotwords_report import HotwordReport
 from serve_app.pipeline.types import Transcript
 from serve_app.rendering.openai import Granularity
 from serve_app.rendering.speakers import apart
@@ -107,7 +110,11 @@ def check_completed(job: Job) -> None:
 
 
 def result(
-    transcripts: Sequence[Transcript], spec: JobSpec, wanted: Presentation, channel: int | None
+    transcripts: Sequence[Transcript],
+    spec: JobSpec,
+    wanted: Presentation,
+    channel: int | None,
+    models: ServedModels,
 ) -> Response:
     """Answer with what is transcribed.
 
@@ -116,10 +123,15 @@ def result(
 
     Args:
         channel: only this one, from 0.
+        models: what they can do with hotwords is told.
 
     Raises:
         InvalidParameter: there is no such channel.
     """
+
+    def answered(transcript: Transcript) -> Response:
+        return _answer(transcript, wanted, transcript_report(models, spec.options, [transcript]))
+
     if spec.split_channels:
         transcripts = apart(transcripts)
     if channel is not None:
@@ -127,11 +139,11 @@ def result(
             raise InvalidParameter("The channels of this job were not split.", "channel")
         if channel >= max(1, len(transcripts)):
             raise InvalidParameter(f"This recording has {len(transcripts)} channels, from 0.", "channel")
-        return _answer(transcripts[channel] if transcripts else _NOTHING, wanted)
-    whole = _answer(_together(transcripts), wanted)
+        return answered(transcripts[channel] if transcripts else _NOTHING)
+    whole = answered(_together(transcripts))
     if not spec.split_channels or not isinstance(whole, JSONResponse):
         return whole
-    channels = [_body(_answer(transcript, wanted)) for transcript in transcripts]
+    channels = [_body(answered(transcript)) for transcript in transcripts]
     return JSONResponse({**_body(whole), "channels": channels})
 
 
@@ -149,10 +161,11 @@ def _together(transcripts: Sequence[Transcript]) -> Transcript:
         max(transcript.duration for transcript in transcripts),
         sorted(sentences, key=lambda sentence: sentence.begin),
         spoken[0] if len(set(spoken)) == 1 else None,
+        (text for transcript in transcripts for text in transcript.applied),
     )
 
 
-def _answer(transcript: Transcript, wanted: Presentation) -> Response:
+def _answer(transcript: Transcript, wanted: Presentation, hotwords: HotwordReport | None) -> Response:
     return answer(
         transcript,
         wanted.response_format,
@@ -160,6 +173,7 @@ def _answer(transcript: Transcript, wanted: Presentation) -> Response:
         wanted.logprobs,
         languages=wanted.languages,
         speakers=wanted.speakers,
+        hotwords=hotwords,
     )
 
 

@@ -137,7 +137,7 @@ def _add_result(router: APIRouter, services: Services) -> None:
         if not partial:
             check_completed(job)
         transcripts = await services.jobs.transcripts(client.id, job_id)
-        response = result(transcripts, job.spec, wanted, channel)
+        response = result(transcripts, job.spec, wanted, channel, services.models)
         response.headers["x-job-status"] = job.status.value
         return response
 

@@ -105,6 +105,10 @@ class JobForm(TranscriptionForm):
                 "A job is not answered with a stream; GET /v1/jobs/{id}/events tells of its progress.",
                 "stream",
             )
+        if form.raw_tags:
+            raise InvalidParameter(
+                "A job does not keep the model's tags; POST /v1/audio/transcriptions gives them.", "raw_tags"
+            )
         if form.webhook_secret is not None and form.webhook_url is None:
             raise InvalidParameter("A webhook_secret needs a webhook_url.", "webhook_url")
         return form

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from serve_app.api.hotwords import HotwordsTold, hotword_fields
 from serve_app.api.live_speakers import SpeakerChanges
 from serve_app.api.nls.frames import Payload
 from serve_app.api.nls.wire import Service, Start
@@ -23,6 +24,7 @@ from serve_app.pipeline.live.events import (
 )
 from serve_app.pipeline.text import join_words
 from serve_app.pipeline.types import Speaker, TimedWord
+from serve_app.rendering.tones import LiveTones, live_tone
 
 Told = tuple[str, Payload | None]
 """Name and payload of an event."""
@@ -60,6 +62,10 @@ class TranscriberNarration:
     start: Start
     is_over: bool = False
     _speakers: SpeakerChanges = field(default_factory=lambda: SpeakerChanges(_label))
+    _hotwords: HotwordsTold = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._hotwords = HotwordsTold(self.start.options)
 
     @property
     def started(self) -> Told:
@@ -72,7 +78,9 @@ class TranscriberNarration:
             case Partial():
                 yield "TranscriptionResultChanged", self._changed(event)
             case SentenceFinal():
-                yield "SentenceEnd", self._ended(event) | self._spoken_by(event.speaker)
+                hotwords = hotword_fields(self._hotwords.sentence(event))
+                told = live_tone(event) | self._spoken_by(event.speaker) | hotwords
+                yield "SentenceEnd", self._ended(event) | told
             case SpeakersMerged():
                 self._speakers.merged(event)
             case Finished():
@@ -132,6 +140,11 @@ class RecognizerNarration:
     _spoken: list[TimedWord] = field(default_factory=list)
     _speakers: dict[int, tuple[float, Speaker]] = field(default_factory=dict)
     """How much each speaker said, in seconds, and as whom they were told last, by number."""
+    _tones: LiveTones = field(default_factory=LiveTones)
+    _hotwords: HotwordsTold = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._hotwords = HotwordsTold(self.start.options)
 
     @property
     def started(self) -> Told:
@@ -144,6 +157,8 @@ class RecognizerNarration:
             case SentenceFinal():
                 self._words += event.words
                 self._spoken += event.spoken
+                self._hotwords.sentence(event)
+                self._tones.add(event)
                 self._add(event.speaker, event.end - event.begin)
                 if self.start.one_sentence and event.text and event.cause == "silence":
                     yield self._completed(event.end)
@@ -161,7 +176,7 @@ class RecognizerNarration:
         if self.start.speakers is not None:
             _, most = max(self._speakers.values(), key=lambda said: said[0], default=(0.0, None))
             payload |= _spoken_by(most)
-        return "RecognitionCompleted", payload
+        return "RecognitionCompleted", payload | self._tones.fields | hotword_fields(self._hotwords.overall)
 
     def _add(self, speaker: Speaker | None, seconds: float) -> None:
         if speaker is not None:

@@ -16,13 +16,13 @@ from pydantic_core import PydanticCustomError
 
 from serve_app.api.aliyun.errors import UnsupportedSampleRate
 from serve_app.api.aliyun.wire import TextParameters, parse
+from serve_app.api.hotwords import AskedWords, with_lists
 from serve_app.api.live_speakers import SpeakersAsked
 from serve_app.api.nls.errors import InvalidDirective, InvalidMessage, InvalidNamespace
 from serve_app.api.sockets import json_object
 from serve_app.audio.announced import Format
 from serve_app.errors import InvalidParameter, UnsupportedFormat
 from serve_app.live import LiveService
-from serve_app.pipeline.hotwords import context_of
 from serve_app.pipeline.live.events import LiveOptions
 
 _MAX_TEXT = 1 << 20
@@ -243,14 +243,14 @@ def read_start(directive: Directive, dialect: Dialect, live: LiveService) -> Sta
 
 def _options(payload: StartPayload, dialect: Dialect, live: LiveService, silence: int | None) -> LiveOptions:
     model = live.models.find(payload.model)
-    defaults = live.options(model, payload.language, context_of(payload.context, payload.hotwords))
+    defaults = live.options(model, payload.language, payload.context, payload.hotwords)
     text = payload.text_options(
         official=not dialect.lavish,
         punctuation=_chosen(payload.enable_punctuation_prediction, dialect),
         drop_fillers=payload.disfluency,
     )
     return replace(
-        defaults,
+        with_lists(defaults, AskedWords.of(payload.vocabulary_id)),
         partials=_chosen(payload.enable_intermediate_result, dialect),
         text=text,
         max_sentence_silence_ms=defaults.max_sentence_silence_ms if silence is None else silence,

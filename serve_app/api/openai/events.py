@@ -9,9 +9,11 @@ from typing import Any, BinaryIO
 
 from fastapi.sse import format_sse_event
 
+from serve_app.api.hotwords import transcript_report
 from serve_app.api.openai.errors import error_object
-from serve_app.api.openai.wire import TranscriptionForm
+from serve_app.api.openai.wire import RequestForm
 from serve_app.errors import AsrError
+from serve_app.pipeline.hotwords_report import HotwordReport
 from serve_app.pipeline.types import Sentence, TimedWord, Transcript
 from serve_app.rendering import openai as render
 from serve_app.transcriber import Transcriber, TranscriptionOptions
@@ -21,7 +23,7 @@ _END = format_sse_event(data_str="[DONE]")
 
 
 async def transcription_events(
-    transcriber: Transcriber, source: BinaryIO, options: TranscriptionOptions, form: TranscriptionForm
+    transcriber: Transcriber, source: BinaryIO, options: TranscriptionOptions, form: RequestForm
 ) -> AsyncGenerator[bytes, None]:
     """Yield the events of one recording; what the deltas add up to is the text of the last event.
 
@@ -46,7 +48,8 @@ async def transcription_events(
         if segments and not at_once:
             for number, sentence in enumerate(transcript.sentences):
                 yield _event(_segment(number, sentence, form))
-        yield _event(_done(transcript, form))
+        report = transcript_report(transcriber.models, options, [transcript])
+        yield _event(_done(transcript, form, report))
         yield _END
 
 
@@ -60,7 +63,7 @@ def _event(body: Mapping[str, Any]) -> bytes:
 
 
 def _delta(
-    number: int | None, sentence: Sentence, last: TimedWord | None, form: TranscriptionForm
+    number: int | None, sentence: Sentence, last: TimedWord | None, form: RequestForm
 ) -> dict[str, Any]:
     """``number``: that of the segment that the sentence is, if this is known."""
     delta: dict[str, Any] = {
@@ -74,7 +77,7 @@ def _delta(
     return delta
 
 
-def _segment(number: int, sentence: Sentence, form: TranscriptionForm) -> render.SpeakerSegmentItem:
+def _segment(number: int, sentence: Sentence, form: RequestForm) -> render.SpeakerSegmentItem:
     segment = render.speaker_segment(number, sentence)
     if form.effective_format == "verbose_json":
         if sentence.speaker:
@@ -84,10 +87,16 @@ def _segment(number: int, sentence: Sentence, form: TranscriptionForm) -> render
     return segment
 
 
-def _done(transcript: Transcript, form: TranscriptionForm) -> dict[str, Any]:
+def _done(transcript: Transcript, form: RequestForm, report: HotwordReport | None) -> dict[str, Any]:
     return {
         "type": "transcript.text.done",
         "text": transcript.text,
         "usage": render.usage(transcript),
-        **render.extras(transcript, logprobs=form.logprobs, languages=bool(form.languages)),
+        **render.extras(
+            transcript,
+            logprobs=form.logprobs,
+            languages=bool(form.languages),
+            hotwords=report,
+            raw=form.raw_tags,
+        ),
     }

@@ -1,5 +1,6 @@
 """``/v1/audio/*`` and ``/v1/models``, as OpenAI's SDKs and curl users call them."""
 
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Annotated, Any
@@ -7,6 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request, Response
 
 from serve_app.api.access import Client
+from serve_app.api.hotwords import transcript_report
 from serve_app.api.openai.answers import answer
 from serve_app.api.openai.events import error_event, transcription_events
 from serve_app.api.openai.reading import read_recording_form, recording
@@ -22,7 +24,7 @@ from serve_app.api.sse import event_response
 from serve_app.api.uploads import read_form
 from serve_app.errors import Unsupported
 from serve_app.models import ServedModel
-from serve_app.services import Services
+from serve_app.services import Services, is_loaded
 
 
 def openai_router(services: Services) -> APIRouter:
@@ -66,6 +68,8 @@ def _add_audio(router: APIRouter, services: Services) -> None:
             form.logprobs,
             languages=bool(form.languages),
             speakers=options.speakers is not None,
+            hotwords=transcript_report(transcriber.models, options, [transcript]),
+            raw=form.raw_tags,
         )
 
     @router.post(
@@ -87,20 +91,25 @@ def _add_models(router: APIRouter, services: Services) -> None:
     @router.get("/models", responses=error_responses())
     async def list_models() -> dict[str, Any]:
         """The models that are served here."""
-        return {"object": "list", "data": [_model(model) for model in services.models]}
+        states = await services.readiness()
+        return {"object": "list", "data": [_model(model, states) for model in services.models]}
 
     @router.get("/models/{model_id:path}", responses=error_responses(404))
     async def get_model(model_id: str) -> dict[str, Any]:
         """One model."""
-        return _model(services.models.find(model_id))
+        model = services.models.find(model_id)
+        return _model(model, await services.readiness())
 
 
-def _model(model: ServedModel) -> dict[str, Any]:
-    """OpenAI's own fields, and ISO codes of the languages that it recognizes."""
+def _model(model: ServedModel, states: Mapping[str, str]) -> dict[str, Any]:
+    """OpenAI's own fields; then ISO codes of the languages that it recognizes, what it gives (see
+    :data:`deployments.catalogue.Gift`), and whether it can take requests now."""
     return {
         "id": model.id,
         "object": "model",
         "created": 0,
         "owned_by": "asr-serve",
         "languages": [*model.languages],
+        "capabilities": sorted(model.gives),
+        "loaded": is_loaded(model, states),
     }

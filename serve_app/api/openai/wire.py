@@ -1,5 +1,6 @@
 """Request parameters of ``/v1/audio/*``, under the names that OpenAI's SDKs give them."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Annotated, Literal
 
@@ -7,12 +8,14 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from serve_app.api.openai.chunking import ChunkingStrategy, chunking_value
 from serve_app.api.openai.forms import Form
-from serve_app.api.openai.hints import corrections_in, hotwords_in
+from serve_app.api.openai.hints import hints_in
 from serve_app.api.openai.speakers import SPEAKER_COUNTS, SpeakerFields
 from serve_app.audio.decode import RawPcm
 from serve_app.errors import InvalidParameter
 from serve_app.models import ServedModel
 from serve_app.pipeline.finishing import ARROW, TextOptions, parse_corrections
+from serve_app.pipeline.hotwords import Hotword, HotwordList, checked
+from serve_app.pipeline.hotwords_parsing import parse_hotwords, whole_words
 from serve_app.rendering.openai import DEFAULT_GRANULARITIES, Granularity
 from serve_app.transcriber import Transcriber, TranscriptionOptions
 
@@ -84,6 +87,11 @@ class TranscriptionForm(SpeakerFields):
     keywords: list[Annotated[str, Field(max_length=200)]] = Field(
         default_factory=list, description="Words to listen for, or corrections (`wrong=>right`)."
     )
+    hotwords: Annotated[HotwordList, BeforeValidator(parse_hotwords, json_schema_input_type=str)] = Field(
+        default_factory=HotwordList,
+        description='Words to listen for, with weights from 1 to 100: as JSON (`{"word": 20}`), or as words '
+        "with their weights behind them.",
+    )
     corrections: list[str] = Field(
         default_factory=list, description="`wrong=>right`, each in a field or on a line of its own."
     )
@@ -92,6 +100,11 @@ class TranscriptionForm(SpeakerFields):
     punctuation: bool = Field(True, description="Whether the text has punctuation marks.")
     itn: bool = Field(True, description="Numbers, dates, money and the like in digits.")
     drop_fillers: bool = Field(False, description="Leave out 嗯, 呃, uh and the like.")
+    raw_tags: bool = Field(
+        False,
+        description="Also what the model wrote, with its tags, such as SenseVoice's `<|zh|><|NEUTRAL|>`: "
+        "in `raw_text` where the answer is JSON, in place of the text with `response_format=text`.",
+    )
     format: Literal["pcm"] | None = Field(
         None, description="`pcm`: the file is 16-bit little-endian mono PCM without a header."
     )
@@ -111,6 +124,13 @@ class TranscriptionForm(SpeakerFields):
             raise ValueError("subtitles are not streamed; ask for json, text, verbose_json or diarized_json")
         return stream
 
+    @field_validator("raw_tags")
+    @classmethod
+    def _has_a_place(cls, raw_tags: bool, info: ValidationInfo) -> bool:
+        if raw_tags and info.data.get("response_format") in ("srt", "vtt"):
+            raise ValueError("subtitles have no tags; ask for json, text, verbose_json or diarized_json")
+        return raw_tags
+
     @field_validator("corrections")
     @classmethod
     def _are_corrections(cls, lines: list[str]) -> list[str]:
@@ -119,14 +139,14 @@ class TranscriptionForm(SpeakerFields):
 
     @field_validator("keywords")
     @classmethod
-    def _hold_corrections(cls, lines: list[str]) -> list[str]:
-        corrections_in(lines)
+    def _are_hotwords(cls, lines: list[str]) -> list[str]:
+        whole_words(lines)
         return lines
 
     @field_validator("prompt")
     @classmethod
-    def _holds_corrections(cls, prompt: str | None) -> str | None:
-        corrections_in((prompt or "").splitlines())
+    def _holds_hotwords(cls, prompt: str | None) -> str | None:
+        hints_in(prompt or "")
         return prompt
 
     @property
@@ -163,8 +183,13 @@ class TranscriptionForm(SpeakerFields):
         return self.effective_format == "diarized_json"
 
     def transcription_options(self) -> TranscriptionOptions:
-        """What is asked for, in the service's own terms; whether it can be served is not checked."""
-        prompt = (self.prompt or "").splitlines()
+        """What is asked for, in the service's own terms; whether it can be served is not checked.
+
+        Raises:
+            InvalidParameter: there are too many hotwords in all.
+        """
+        prompt = self.prompt or ""
+        lists = (self.hotwords, whole_words(self.keywords), hints_in(prompt))
         chunking = self.chunking_strategy
         return TranscriptionOptions(
             language=self.language or (self.languages[0] if len(self.languages) == 1 else None),
@@ -174,13 +199,12 @@ class TranscriptionForm(SpeakerFields):
                 itn=self.itn,
                 corrections=(
                     *parse_corrections(self.corrections),
-                    *corrections_in(self.keywords),
-                    *corrections_in(prompt),
+                    *(correction for found in lists for correction in found.corrections),
                 ),
                 drop_fillers=self.drop_fillers,
             ),
-            hotwords=hotwords_in(self.keywords, prompt),
-            context="\n".join(line for line in prompt if ARROW not in line),
+            hotwords=_together(lists),
+            context="\n".join(line for line in prompt.splitlines() if ARROW not in line),
             word_times=self.shows_times,
             end_silence_ms=chunking.end_silence_ms if chunking else None,
             speech_noise_threshold=chunking.speech_noise_threshold if chunking else None,
@@ -217,6 +241,13 @@ class TranscriptionForm(SpeakerFields):
                 return
         if refused is not None:
             raise refused
+
+
+def _together(lists: Iterable[HotwordList]) -> tuple[Hotword, ...]:
+    try:
+        return checked(word for found in lists for word in found.words)
+    except ValueError as error:
+        raise InvalidParameter(f"The hotwords are not valid: {error}.", "hotwords") from error
 
 
 class RequestForm(TranscriptionForm):

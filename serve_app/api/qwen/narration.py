@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from deployments.engines.qwen3_languages import LANGUAGES
-from serve_app.pipeline.live.events import Finished, LiveEvent, Partial, SentenceFinal
+from serve_app.api.hotwords import HotwordsTold, hotword_fields
+from serve_app.pipeline.live.events import Finished, LiveEvent, LiveOptions, Partial, SentenceFinal
 from serve_app.pipeline.types import TimedWord
 
 Message = dict[str, Any]
@@ -19,7 +20,9 @@ _REASONS = {"silence": "silence", "cut": "max_duration", "end": "final"}
 class Narration:
     """Tells one session."""
 
-    def __init__(self) -> None:
+    def __init__(self, hotwords: HotwordsTold | None = None) -> None:
+        """``hotwords``: segments tell what became of these."""
+        self._hotwords = hotwords or HotwordsTold(LiveOptions())
         self._segments: list[Message] = []
         self._last = ""
         """The text that the stop ended."""
@@ -58,6 +61,7 @@ class Narration:
     def _segment(self, event: SentenceFinal) -> Iterator[Message]:
         index, reason = len(self._segments), _REASONS[event.cause]
         self._language = _name(event.language) or self._language
+        hotwords = hotword_fields(self._hotwords.sentence(event))
         language, words = _name(event.language), {"words": _words(event.words)}
         times = {"begin_time": _ms(event.begin), "end_time": _ms(event.end)}
         segment: Message = {"index": index, "text": event.text, "language": language, "reason": reason}
@@ -73,7 +77,7 @@ class Narration:
             "type": "segment_end",
             "segment_index": index,
             "reason": reason,
-            "result": {**result, **times, **words},
+            "result": {**result, **times, **words, **hotwords},
             "confirmed_texts": self._texts,
         }
         yield {"type": "segment_start", "segment_index": index + 1}
@@ -86,6 +90,7 @@ class Narration:
             "total_chunks": self._chunks,
             "total_segments": len(self._segments),
             "segments": self._segments,
+            **hotword_fields(self._hotwords.overall),
         }
         return {"type": "final", "result": result}
 

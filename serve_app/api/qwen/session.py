@@ -12,6 +12,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from serve_app.api.dashscope.audio import LiveAudio
 from serve_app.api.dashscope.conversing import converse
+from serve_app.api.hotwords import HotwordsTold
 from serve_app.api.qwen.errors import InvalidMessage, InvalidState, TimedOut, close_code, failure
 from serve_app.api.qwen.intake import Intake
 from serve_app.api.qwen.narration import Narration
@@ -59,7 +60,7 @@ class QwenAsrConnection:
         start = await self._start()
         async with self._live.open(start.options) as session:
             await self._send({"type": "started", "task_id": self._task_id, "params": start.told})
-            await converse(session, self._hear(session, start), self._tell(session))
+            await converse(session, self._hear(session, start), self._tell(session, start))
         await close_socket(self._socket, NORMAL, "The recognition is finished.")
 
     async def _start(self) -> Start:
@@ -90,8 +91,8 @@ class QwenAsrConnection:
             else:
                 await self._complain(InvalidState("Recognition is under way; send stop to end it."))
 
-    async def _tell(self, session: LiveSession) -> None:
-        narration = Narration()
+    async def _tell(self, session: LiveSession, start: Start) -> None:
+        narration = Narration(HotwordsTold(start.options))
         async for event in session.events():
             for message in narration.tell(event):
                 await self._send({"type": message["type"], "task_id": self._task_id, **message})

@@ -7,9 +7,9 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from deployments.engines.qwen3_languages import LANGUAGES
 from serve_app.api.qwen.errors import InvalidMessage, UnsupportedRate
@@ -18,6 +18,8 @@ from serve_app.audio.limits import check_layout
 from serve_app.errors import InvalidParameter, ModelNotFound, UnsupportedFormat
 from serve_app.live import LiveService
 from serve_app.pipeline.finishing import TextOptions
+from serve_app.pipeline.hotwords import HotwordList
+from serve_app.pipeline.hotwords_parsing import parse_hotwords
 from serve_app.pipeline.live.events import LiveOptions, Redecoding
 
 _MAX_TEXT = 1 << 20
@@ -76,6 +78,8 @@ class Parameters(BaseModel):
     """Hz of samples without a header."""
     language: str | None = Field(None, max_length=60)
     context: str = ""
+    hotwords: Annotated[HotwordList, BeforeValidator(parse_hotwords)] = HotwordList()
+    """An addition, as ``max_sentence_silence``."""
     chunk_size_sec: float = Field(2.0, ge=0.2, le=30)
     """How much new audio there is for a result."""
     unfixed_chunk_num: int = Field(2, ge=0, le=1000)
@@ -102,7 +106,7 @@ class Start:
         """The parameters as they are in effect."""
         code = self.options.recognition.language
         return {
-            **self.parameters.model_dump(),
+            **self.parameters.model_dump(exclude={"hotwords"}),
             "language": None if code is None else LANGUAGES[code],
             "max_sentence_silence": self.options.max_sentence_silence_ms,
         }
@@ -120,18 +124,22 @@ def read_start(payload: Mapping[str, Any], live: LiveService) -> Start:
         check_layout(1, wanted.sample_rate)
     except UnsupportedFormat as error:
         raise UnsupportedRate(error.message, "sample_rate") from error
-    model = next((model for model in live.models if model.engine == "qwen3"), None)
-    if model is None:
+    if not live.models.generative:
         raise ModelNotFound(
-            "Qwen3-ASR is not served here; set QWEN3_MODEL to have it, or use another protocol."
+            "Qwen3-ASR is not served here; name it in ENABLED_MODELS or QWEN3_MODEL to have it, or use "
+            "another protocol."
         )
-    options = live.options(model, wanted.language, wanted.context)
+    default, (first, *_) = live.models.default, live.models.generative
+    model = default if default.is_generative else first
+    options = live.options(model, wanted.language, wanted.context, wanted.hotwords.words)
     silence = wanted.max_sentence_silence
     return Start(
         wanted,
         replace(
             options,
-            text=TextOptions(itn=wanted.enable_inverse_text_normalization),
+            text=TextOptions(
+                itn=wanted.enable_inverse_text_normalization, corrections=wanted.hotwords.corrections
+            ),
             max_sentence_silence_ms=options.max_sentence_silence_ms if silence is None else silence,
             redecoding=Redecoding(
                 round(wanted.chunk_size_sec * 1000), wanted.unfixed_chunk_num, wanted.unfixed_token_num
@@ -146,6 +154,7 @@ def _parsed(payload: Mapping[str, Any]) -> Parameters:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = str(first["loc"][0])
+        reason = first["msg"].removeprefix("Value error, ").rstrip(".")
         raise InvalidParameter(
-            f"The value {first['input']!r:.80} of {name!r} is not valid: {first['msg'].rstrip('.')}.", name
+            f"The value {first['input']!r:.80} of {name!r} is not valid: {reason}.", name
         ) from error

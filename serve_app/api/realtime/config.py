@@ -15,7 +15,6 @@ from serve_app.api.realtime.errors import Mistake, mistake_of
 from serve_app.errors import InvalidParameter
 from serve_app.live import LiveService
 from serve_app.pipeline.finishing import TextOptions
-from serve_app.pipeline.hotwords import context_of
 from serve_app.pipeline.live.events import LiveOptions, NearField
 from serve_app.pipeline.speakers.types import SpeakerOptions
 from serve_app.transcriber import Transcriber, TranscriptionOptions
@@ -72,6 +71,8 @@ class Transcription(_Part):
     languages: list[str] = Field(default_factory=list, max_length=100)
     prompt: str | None = None
     keywords: list[Annotated[str, Field(max_length=200)]] = Field(default_factory=list)
+    hotwords: str | list[str] | dict[str, Any] | None = None
+    """An addition: words with weights."""
     delay: Literal["minimal", "low", "medium", "high", "xhigh"] | None = None
 
     @property
@@ -169,9 +170,14 @@ class Config(_Part):
             Mistake: something that cannot be served.
         """
         wanted = self._wanted(transcriber, names["transcription"])
-        context = context_of(wanted.context, wanted.hotwords)
+        model = live.models.find(wanted.model)
+        if self.as_heard and self.transcription.model and not model.hears_live:
+            raise Mistake(
+                f"The model {model.id} hears finished sentences only; leave out the delay, or set it to 'high'.",
+                f"{names['transcription']}.delay",
+            )
         try:
-            defaults = live.options(live.models.find(wanted.model), wanted.language, context)
+            defaults = live.options(model, wanted.language, wanted.context, wanted.hotwords)
         except InvalidParameter as error:
             raise Mistake(error.message, f"{names['transcription']}.prompt") from error
         text = wanted.text
@@ -192,7 +198,7 @@ class Config(_Part):
 
     def _wanted(self, transcriber: Transcriber, name: str) -> TranscriptionOptions:
         """What the transcription endpoint makes of it."""
-        known = {"model", "language", "languages", "prompt", "keywords"}
+        known = {"model", "language", "languages", "prompt", "keywords", "hotwords"}
         wanted = self.transcription.model_dump(include=known, exclude_none=True)
         wanted["model"] = wanted.get("model", "").removesuffix(_DIARIZES)
         try:

@@ -66,7 +66,7 @@ class RealtimeConnection:
         self._transcriber = services.transcriber
         self._conversation = Conversation(config, beta=beta)
         self._speakers = speakers
-        self._options = self._options_of(config, dialects.GA_NAMES)
+        self._conversation.options = self._options_of(config, dialects.GA_NAMES)
         self._backlog = Backlog(settings.max_audio_bytes, max_texts=_MAX_TEXTS)
         self._patience = Patience(
             settings.live_idle_timeout_sec, settings.live_max_connection_sec, services.live
@@ -174,7 +174,9 @@ class RealtimeConnection:
         await self._speakers.ask(config, names)
         options = self._options_of(config, names)
         detects = config.turn_detection is not None
-        is_heard_anew = options != self._options or config.format != self._conversation.config.format
+        is_heard_anew = (
+            options != self._conversation.options or config.format != self._conversation.config.format
+        )
         if self._stretch is not None and is_heard_anew and (self._is_detecting or detects):
             if self._is_detecting or self._has_enough:
                 await self._end("other")
@@ -185,7 +187,7 @@ class RealtimeConnection:
             self._audio = InputAudio(config.format)
         if self._stretch is None:
             self._audio = InputAudio(config.format)
-        self._conversation.config, self._options = config, options
+        self._conversation.config, self._conversation.options = config, options
 
     @property
     def _is_detecting(self) -> bool:
@@ -201,13 +203,14 @@ class RealtimeConnection:
         return config.live_options(self._live, self._transcriber, names, speakers)
 
     def _begin_stretch(self) -> Stretch:
-        uncut = self._options.uncut_ms / 1000
+        options = self._conversation.options
+        uncut = options.uncut_ms / 1000
         narration = (
             DetectedItems(self._conversation, self._offset, uncut)
             if self._is_detecting
             else CommittedItems(self._conversation, self._offset, uncut)
         )
-        self._stretch = Stretch(self._begin(self._options), narration, self._send)
+        self._stretch = Stretch(self._begin(options), narration, self._send)
         return self._stretch
 
     async def _flush(self) -> None:

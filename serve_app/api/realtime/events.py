@@ -9,6 +9,7 @@ from typing import Any, Literal
 from serve_app.api.openai.errors import error_object
 from serve_app.api.realtime.errors import Mistake
 from serve_app.errors import AsrError
+from serve_app.pipeline.hotwords_report import HotwordReport
 from serve_app.rendering.openai import LogProbItem
 
 Event = dict[str, Any]
@@ -82,11 +83,13 @@ def completed(
     seconds: float,
     logprobs: list[LogProbItem] | None,
     languages: list[str] | None,
+    hotwords: HotwordReport | None = None,
 ) -> Event:
-    """The whole text of an item, and the length of its audio."""
+    """The whole text of an item, the length of its audio, and what became of the client's hotwords."""
     codes = None if languages is None else [{"code": code} for code in languages]
     usage = {"type": "duration", "seconds": round(max(0.0, seconds), 3)}
-    optional = _optional(logprobs=logprobs, languages=codes)
+    report = None if hotwords is None else hotwords.body
+    optional = _optional(logprobs=logprobs, languages=codes, hotwords=report)
     return _transcription("completed", item_id, transcript=transcript, usage=usage, **optional)
 
 

@@ -2,15 +2,17 @@
 
 from collections.abc import Iterator
 
+from serve_app.api.hotwords import HotwordsTold
 from serve_app.api.live_speakers import SpeakerChanges
 from serve_app.api.realtime import events
 from serve_app.api.realtime.config import LOGPROBS, Config
 from serve_app.api.realtime.events import Event
 from serve_app.api.realtime.speakers import spelled
-from serve_app.pipeline.live.events import Partial, SentenceFinal
+from serve_app.pipeline.live.events import LiveOptions, Partial, SentenceFinal
 from serve_app.pipeline.text import join_words, language_of
 from serve_app.pipeline.types import TimedWord
 from serve_app.rendering.openai import LogProbItem, log_probs
+from serve_app.rendering.tones import LiveTones, live_tone
 
 
 class Conversation:
@@ -20,6 +22,8 @@ class Conversation:
         self.config = config
         self.beta = beta
         self.speakers = SpeakerChanges(spelled)
+        self.options = LiveOptions()
+        """How the next audio is listened to."""
         self._previous: str | None = None
 
     def commit(self, item_id: str) -> list[Event]:
@@ -52,6 +56,8 @@ class ItemText:
         self._told = ""
         self._words: list[TimedWord] = []
         self._heard: list[str] = []
+        self._tones = LiveTones()
+        self._hotwords = HotwordsTold(conversation.options)
 
     def partial(self, event: Partial) -> Iterator[Event]:
         """Tell those words of a sentence that stay."""
@@ -64,6 +70,8 @@ class ItemText:
 
     def final(self, event: SentenceFinal) -> Iterator[Event]:
         """Tell the rest of a sentence."""
+        self._hotwords.sentence(event)
+        self._tones.add(event)
         text = self._continued(event.text)
         rest = text[len(self._told) :]
         if rest:
@@ -79,9 +87,15 @@ class ItemText:
 
     def completed(self, seconds: float) -> Event:
         """The end of an item that is ``seconds`` long."""
-        return events.completed(
-            self.id, self._told, seconds, self._log_probs(self._words, whole=True), self._languages()
+        completed = events.completed(
+            self.id,
+            self._told,
+            seconds,
+            self._log_probs(self._words, whole=True),
+            self._languages(),
+            self._hotwords.overall,
         )
+        return completed | self._tones.fields
 
     def _segment(self, event: SentenceFinal) -> Event:
         speakers = self._conversation.speakers
@@ -90,6 +104,7 @@ class ItemText:
         extra = speakers.fields(speaker)
         if speaker is not None:
             extra["speaker_confidence"] = round(speaker.confidence, 3)
+        extra |= live_tone(event)
         begin, end = self._offset + event.begin, self._offset + event.end
         return events.segment(self.id, event.text, begin, end, name, **extra)
 

@@ -11,10 +11,12 @@ from typing import Literal
 from deployments.messages import RecognitionOptions, StreamOptions
 from serve_app.errors import InvalidParameter
 from serve_app.pipeline.finishing import TextOptions
+from serve_app.pipeline.hotwords_report import AskedHotwords
 from serve_app.pipeline.speakers.types import SpeakerOptions
 from serve_app.pipeline.types import Speaker, TimedWord
 
 _LONGEST_SEARCH_MS = 10_000
+_STREAMED_LANGUAGES = (None, "zh", "en")
 
 Cause = Literal["silence", "cut", "end"]
 """Why a sentence ended: a pause, speech that went on too long, or the end of the session's audio."""
@@ -84,6 +86,12 @@ class SentenceFinal:
     language: str | None = None
     """As in :class:`Partial`."""
 
+    emotion: str | None = None
+    events: tuple[str, ...] = ()
+    applied: tuple[str, ...] = ()
+    raw: str | None = None
+    """As in :class:`deployments.messages.Recognition`."""
+
 
 @dataclass(frozen=True, slots=True)
 class SpeakersMerged:
@@ -149,6 +157,10 @@ class LiveOptions:
     """Partials, and without ``two_pass`` finals too, by a generative model that decodes a sentence again and
     again while it grows; ``None``: by the streaming model."""
 
+    hotwords: AskedHotwords = field(default_factory=AskedHotwords)
+    """What the client wants to be listened for, as it is to be told of; what is listened for is in
+    ``recognition``."""
+
     speakers: SpeakerOptions | None = None
     """Tell speakers apart, and how; ``None``: nobody asks who speaks."""
 
@@ -174,6 +186,13 @@ class LiveOptions:
         _check_range("padding_ms", self.padding_ms, 0, 10_000)
         if self.quiet_ms is not None:
             _check_range("quiet_ms", self.quiet_ms, 1_000, 3_600_000)
+
+    @property
+    def streamed(self) -> bool:
+        """Whether sentences are heard while they are spoken. What the streaming model would make of languages
+        that it does not know is told to nobody."""
+        known = self.redecoding is not None or self.recognition.language in _STREAMED_LANGUAGES
+        return not self.two_pass or (self.partials and known)
 
     @property
     def uncut_ms(self) -> int:

@@ -122,7 +122,7 @@ class Finals:
         return recognition
 
     async def _recognize(self, audio: Awaitable[AudioPiece]) -> Recognition:
-        options = self._options.recognition
+        options = replace(self._options.recognition, itn=self._options.text.itn)
         return await self._graph.transcribe(
             AudioSlice((await audio,)), priority=Priority.LIVE, options=options
         )
@@ -145,7 +145,17 @@ class Finals:
         end = sentence.begin if sentence.end is None else sentence.end
         times = sentence.begin / SAMPLE_RATE, end / SAMPLE_RATE
         return SentenceFinal(
-            sentence.index, text, *times, words, sentence.cause, spoken, language=recognition.language
+            sentence.index,
+            text,
+            *times,
+            words,
+            sentence.cause,
+            spoken,
+            language=recognition.language,
+            emotion=recognition.emotion,
+            events=recognition.events,
+            applied=recognition.applied,
+            raw=recognition.raw,
         )
 
     async def _punctuated(self, words: tuple[TimedWord, ...]) -> tuple[TimedWord, ...]:

@@ -50,7 +50,7 @@ class Listener:
     ) -> None:
         self._graph = graph
         self._vad = VadOptions(options.max_sentence_silence_ms, _ENDLESS_MS, options.speech_noise_threshold)
-        self._streamed = options.partials or not options.two_pass
+        self._streamed = options.streamed
         stride = options.chunk_size[1] * STRIDE_UNIT_SAMPLES
         # Who decodes all of a sentence each time has no strides.
         self._stride = stride if options.redecoding is None else 1

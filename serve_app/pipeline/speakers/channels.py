@@ -19,7 +19,9 @@ def join_channels(
     ``language`` (ISO 639-1) is what the caller knows of the whole; ``None``: told by script.
     """
     said = [sentence for channel in channels for sentence in channel.sentences]
-    whole = Transcript.of(max((channel.duration for channel in channels), default=0.0), said, language)
+    duration = max((channel.duration for channel in channels), default=0.0)
+    applied = (text for channel in channels for text in channel.applied)
+    whole = Transcript.of(duration, said, language, applied)
     labeled = [
         replace(sentence, speaker=Speaker(number, tuning.label(number, whole.language)))
         for number, channel in enumerate(channels, 1)

@@ -10,6 +10,7 @@ from serve_app.jobs.types import Job, JobStatus
 from serve_app.pipeline.types import Sentence, Transcript
 from serve_app.rendering.aliyun import milliseconds
 from serve_app.rendering.speakers import apart
+from serve_app.rendering.tones import tone_of
 
 _STATES = {
     JobStatus.QUEUED: "PENDING",
@@ -122,7 +123,7 @@ def _sentence(number: int, sentence: Sentence) -> dict[str, Any]:
     if sentence.speaker:
         # DashScope's speakers are numbers, from 0.
         fields["speaker_id"] = sentence.speaker.number - 1
-    return fields
+    return fields | tone_of(sentence)
 
 
 def _time(when: datetime) -> str:

@@ -18,6 +18,7 @@ from serve_app.api.dashscope.files.links import Links
 from serve_app.api.dashscope.files.results import task_body, transcription_body
 from serve_app.api.dashscope.files.wire import PROTOCOL, read_order
 from serve_app.api.dashscope.parsing import MAX_TEXT
+from serve_app.api.hotwords import hotword_fields, job_report
 from serve_app.api.protocol import answering
 from serve_app.api.uploads import spool_body
 from serve_app.errors import AsrError, InvalidParameter, NotFound
@@ -95,7 +96,7 @@ class _Tasks:
         """Raises what :meth:`Transcriber.check` raises."""
         model = self._transcriber.models.meant(options.model)
         # Languages are hints: a model that recognizes what it knows, whatever is asked, needs none.
-        language = options.language if model.reads_context else None
+        language = options.language if model.hears_languages else None
         return self._transcriber.check(replace(options, model=model.id, language=language, speakers=speakers))
 
     async def state(self, request: Request, client: Client, task_id: str) -> JSONResponse:
@@ -116,7 +117,9 @@ class _Tasks:
         job = await self._job(owner, job_id)
         if job.status is not JobStatus.COMPLETED:
             raise NotFound(f"The recording is not transcribed: it is {job.status.value}.")
-        return JSONResponse(transcription_body(job, await self._jobs.transcripts(owner, job_id)))
+        transcripts = await self._jobs.transcripts(owner, job_id)
+        report = job_report(self._transcriber.models, job, transcripts)
+        return JSONResponse(transcription_body(job, transcripts) | hotword_fields(report))
 
     async def _submit(self, client: Client, specs: list[JobSpec]) -> Job:
         """Take all recordings in, or none of them; the first one's job."""

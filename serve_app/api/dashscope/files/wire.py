@@ -82,9 +82,11 @@ def read_order(text: str) -> tuple[list[JobSpec], SpeakersWanted]:
     channels = sorted(set(wanted.channel_id))
     if channels[0] < 0:
         raise InvalidParameter("Channels are counted from 0.", "parameters.channel_id")
+    hotwords = order.hotwords(wanted)
     options = TranscriptionOptions(
         language=wanted.spoken,
         text=wanted.text_options(order.corrections),
+        hotwords=hotwords.words,
         model=order.model,
         speech_noise_threshold=wanted.speech_noise_threshold,
     )
@@ -95,7 +97,7 @@ def read_order(text: str) -> tuple[list[JobSpec], SpeakersWanted]:
             first_channel_only=channels == [0],
             url=url,
             protocol=PROTOCOL,
-            extra={"channels": json.dumps(channels)},
+            extra={"channels": json.dumps(channels), **hotwords.extra},
         )
         for url in order.input.file_urls
     ]

@@ -8,10 +8,13 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 from serve_app.api.dashscope.qwen.wire import event, new_id, problem
+from serve_app.api.hotwords import HotwordsTold, hotword_fields
 from serve_app.errors import AsrError
+from serve_app.pipeline.hotwords_report import HotwordReport
 from serve_app.pipeline.live.events import LiveEvent, Partial, SentenceFinal, SpeechStarted
 from serve_app.pipeline.text import join_words, language_of
 from serve_app.pipeline.types import TimedWord
+from serve_app.rendering.tones import LiveTones, Tone, live_tone
 
 _TRANSCRIPTION = "conversation.item.input_audio_transcription"
 
@@ -53,8 +56,9 @@ class Narration(Protocol):
 class SentenceNarration:
     """Each sentence is an item; pauses end them."""
 
-    def __init__(self, items: Items, language: str | None, offset: float) -> None:
+    def __init__(self, items: Items, language: str | None, offset: float, hotwords: HotwordsTold) -> None:
         """``offset``: seconds of audio before this turn."""
+        self._hotwords = hotwords
         self._items = items
         self._language = language
         self._offset = offset
@@ -73,7 +77,9 @@ class SentenceNarration:
                 yield self._detected("stopped", item, audio_end_ms=self._ms(event.end))
                 yield from self._items.committed(item)
                 language = self._language or event.language
-                yield completed(item, language, event.words, event.end - event.begin)
+                report = self._hotwords.sentence(event)
+                seconds = event.end - event.begin
+                yield completed(item, language, event.words, seconds, report, live_tone(event))
 
     def _detected(self, what: str, item_id: str, **times: int) -> str:
         return event(f"input_audio_buffer.speech_{what}", **times, item_id=item_id)
@@ -85,11 +91,13 @@ class SentenceNarration:
 class ManualNarration:
     """All that is said up to a commit is one item; nothing is told of it before."""
 
-    def __init__(self, items: Items, language: str | None) -> None:
+    def __init__(self, items: Items, language: str | None, hotwords: HotwordsTold) -> None:
+        self._hotwords = hotwords
         self._items = items
         self._language = language
         self._words: tuple[TimedWord, ...] = ()
         self._heard: str | None = None
+        self._tones = LiveTones()
         self.open_item: str | None = None
 
     def commit(self) -> Iterator[str]:
@@ -106,12 +114,15 @@ class ManualNarration:
                 yield heard(self.open_item, text, stable, self._language or event.language, words)
             case SentenceFinal():
                 self._words += event.words
+                self._hotwords.sentence(event)
+                self._tones.add(event)
                 self._heard = event.language or self._heard
 
     def complete(self, seconds: float) -> Iterator[str]:
         """The end of the item, of ``seconds`` of audio; only after :meth:`commit`."""
         if self.open_item is not None:
-            yield completed(self.open_item, self._language or self._heard, self._words, seconds)
+            language, report = self._language or self._heard, self._hotwords.overall
+            yield completed(self.open_item, language, self._words, seconds, report, self._tones.fields)
             self.open_item = None
 
 
@@ -121,9 +132,19 @@ def heard(item_id: str, text: str, stable: int, language: str | None, words: tup
     return _of_item("text", item_id, **_manner(language, words), **fields)
 
 
-def completed(item_id: str, language: str | None, words: tuple[TimedWord, ...], seconds: float) -> str:
-    usage = {"duration": math.ceil(seconds)}
-    return _of_item("completed", item_id, **_manner(language, words), transcript=_text(words), usage=usage)
+def completed(
+    item_id: str,
+    language: str | None,
+    words: tuple[TimedWord, ...],
+    seconds: float,
+    hotwords: HotwordReport | None,
+    tone: Tone,
+) -> str:
+    """``tone``: how it was said, if that is known."""
+    manner = _manner(language, words)
+    manner |= {name: value for name, value in tone.items() if name != "language"}
+    told = {"transcript": _text(words), "usage": {"duration": math.ceil(seconds)}, **hotword_fields(hotwords)}
+    return _of_item("completed", item_id, **manner, **told)
 
 
 def failed(item_id: str, error: AsrError) -> str:
@@ -131,7 +152,7 @@ def failed(item_id: str, error: AsrError) -> str:
 
 
 def _manner(language: str | None, words: tuple[TimedWord, ...]) -> dict[str, Any]:
-    # The service tells moods; nothing here hears any, and clients know the field.
+    # Clients know the field; of texts that are not finished, nobody here tells a mood.
     return {"language": language or language_of(word.text for word in words), "emotion": None}
 
 

@@ -13,6 +13,7 @@ from serve_app.api.dashscope.qwen.narration import (
     failed,
 )
 from serve_app.api.dashscope.qwen.wire import Request, SessionConfig, Verb, failure
+from serve_app.api.hotwords import HotwordsTold
 from serve_app.errors import AsrError, Overloaded
 from serve_app.live import LiveService
 from serve_app.pipeline.live.events import LiveOptions
@@ -50,8 +51,11 @@ class Turn:
         self._talk = conversation
         self._options = options
         self._audio = LiveAudio(read_format(config.format), config.sample_rate)
-        self._manual = ManualNarration(items, config.language) if config.manual else None
-        self._narration: Narration = self._manual or SentenceNarration(items, config.language, offset)
+        hotwords = HotwordsTold(options)
+        self._manual = ManualNarration(items, config.language, hotwords) if config.manual else None
+        self._narration: Narration = self._manual or SentenceNarration(
+            items, config.language, offset, hotwords
+        )
         self._is_cleared = False
 
     @property

@@ -17,11 +17,13 @@ from serve_app.api.dashscope.errors import error_code
 from serve_app.api.dashscope.parsing import parse, parse_object
 from serve_app.api.dashscope.qwen.intake import APPEND
 from serve_app.api.dashscope.wire import encoded
+from serve_app.api.openai.hints import hints_in
 from serve_app.audio.limits import check_layout
 from serve_app.errors import AsrError, Conflict, Internal, InvalidParameter, Overloaded, UpstreamLost
 from serve_app.live import LiveService
 from serve_app.models import ServedModel
-from serve_app.pipeline.finishing import ARROW, Correction, TextOptions, parse_corrections
+from serve_app.pipeline.finishing import ARROW, TextOptions
+from serve_app.pipeline.hotwords import HotwordList
 from serve_app.pipeline.live.events import LiveOptions
 
 Payload = dict[str, Any]
@@ -159,7 +161,7 @@ class SessionConfig:
             config = self._with(parse(_Update, session, keep_null=True))
             read_format(config.format)
             check_layout(1, config.sample_rate)
-            config.corrections()
+            config.hints()
         except ValueError as error:
             raise BadMessage(str(error), "corpus", request.event_id) from error
         except AsrError as error:
@@ -187,9 +189,10 @@ class SessionConfig:
                 config = replace(config, threshold=vad.threshold, silence_ms=vad.silence_duration_ms)
         return config
 
-    def corrections(self) -> tuple[Correction, ...]:
-        """Raises :class:`ValueError`."""
-        return parse_corrections(line for line in self.corpus.splitlines() if ARROW in line)
+    def hints(self) -> HotwordList:
+        """Words to listen for, and corrections, in the lines of the corpus that are such, as in a prompt of
+        OpenAI's. Raises :class:`ValueError`."""
+        return hints_in(self.corpus)
 
     @property
     def context(self) -> str:
@@ -202,12 +205,13 @@ class SessionConfig:
         Raises:
             InvalidParameter: a language or a corpus that the model cannot be told.
         """
-        defaults = live.options(model, self.language, self.context)
+        hints = self.hints()
+        defaults = live.options(model, self.language, self.context, hints.words)
         noise = max(-1.0, round(self.threshold - _DEFAULT_THRESHOLD, 3))
         silence = self.silence_ms
         return replace(
             defaults,
-            text=TextOptions(itn=True, corrections=self.corrections()),
+            text=TextOptions(itn=True, corrections=hints.corrections),
             max_sentence_silence_ms=defaults.max_sentence_silence_ms if silence is None else silence,
             speech_noise_threshold=None if noise == 0 else noise,
             recognition=replace(defaults.recognition, word_times=False),
