@@ -64,7 +64,7 @@ class _Clip:
 
 
 def make_batch(clips: list[Rows], part: Split, rng: np.random.Generator) -> Batch:
-    """A batch of some clips. No hotword sounds like a name of another part."""
+    """A batch of some clips. No hotword that is spoken in them sounds like a name of another part."""
     prepared, pool = [], []
     for rows in clips:
         clip = _Clip(rows, _sound(rows.syllables[:-1], rows.ids[:-1]), np.full(len(rows.ids), NO_BIAS))

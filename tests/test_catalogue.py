@@ -167,6 +167,17 @@ def test_what_stands_for_a_missing_engine_exists(catalogue: Catalogue) -> None:
         assert named or entry.task == "itn" or not entry.planned, entry.name
 
 
+def test_starter_models_are_as_large_as_said(catalogue: Catalogue) -> None:
+    starters = {entry.path: entry.size_mb for entry in catalogue if entry.path}
+    assert starters.keys() == {
+        f"models/starter/{path.name}" for path in (ROOT / "models" / "starter").iterdir()
+    }
+    for place, said in starters.items():
+        size = sum(file.stat().st_size for file in (ROOT / place).iterdir()) / 1e6
+        assert said is not None
+        assert size == pytest.approx(said, abs=1 + 0.1 * said), place
+
+
 def test_languages_are_those_of_the_engines(catalogue: Catalogue) -> None:
     for entry in catalogue:
         if entry.engine == "qwen3":

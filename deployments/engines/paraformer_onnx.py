@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from deployments.engines.base import SAMPLE_RATE, AsrEngine, EngineOptions, Hints, Pcm, Recognition, Word
 from deployments.engines.cif import PeakTimes
@@ -79,11 +80,14 @@ class ParaformerOnnxEngine:
         conf = files.section("model_conf")
         self._unspoken = {int(conf.get(name, at)) for at, name in enumerate(("blank_id", "sos", "eos"))}
         self._times = PeakTimes()
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="paraformer-onnx")
+        self._threads = threads
+        # OpenMP keeps the number for each calling thread; here it counts for the features alone.
+        self._pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
 
     def transcribe(self, segments: Sequence[Pcm], hints: Sequence[Hints] | None = None) -> list[Recognition]:
         """The words of each segment; see :class:`AsrEngine`. It has no use for hints."""
         if len(segments) < 2:
+            torch.set_num_threads(self._threads)
             return [self._recognize(samples) for samples in segments]
         # The longest first, so that no thread is left alone with it at the end.
         order = sorted(range(len(segments)), key=lambda index: -len(segments[index]))

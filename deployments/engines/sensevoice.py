@@ -13,7 +13,7 @@ def load(directory: Path, options: EngineOptions) -> AsrEngine:
         ModelFilesError: it is incomplete, holds another kind of model, or not the form that is asked for.
         ValueError: an option has no such value.
     """
-    if choose_backend(options.backend, directory, options.device) == "onnx":
+    if choose_backend(options.backend, directory, options.device, options.precision) == "onnx":
         from deployments.engines.sensevoice_onnx import SenseVoiceOnnxEngine
 
         return SenseVoiceOnnxEngine(directory, threads=options.threads, device=options.device)

@@ -173,7 +173,8 @@ class Config(_Part):
         model = live.models.find(wanted.model)
         if self.as_heard and self.transcription.model and not model.hears_live:
             raise Mistake(
-                f"The model {model.id} hears finished sentences only; leave out the delay, or set it to 'high'.",
+                f"The model {model.id} hears finished sentences only; leave out the delay, or set it to "
+                "'high'.",
                 f"{names['transcription']}.delay",
             )
         try:
