@@ -99,7 +99,7 @@ def test_a_drawn_variant_sounds_as_its_file_says(tmp_path: Path) -> None:
     voices = SpeakerVoices(tmp_path)
     low, high = fundamental(80), fundamental(180)
     assert 1.6 < high / low < 3.2
-    assert fundamental(80) == pytest.approx(low, rel=0.05)
+    assert fundamental(80) == pytest.approx(low, rel=0.1)
 
 
 def test_drawn_variants_follow_their_seed() -> None:

@@ -46,7 +46,7 @@ class Part:
 
     ``example``: inputs to trace it with. ``axes``: for each input and output, the axes that may have any
     length, and a name for each. ``quantized``: which kinds of nodes become int8; ``keeps``: those that stay
-    fp32 all the same, by their names. ``signed``: int8 weights are signed, of 7 bits, not unsigned, of 8 bits.
+    fp32 all the same, by their names. ``signed``: int8 weights are signed, of 7 bits; else unsigned, of 8.
     """
 
     stem: str

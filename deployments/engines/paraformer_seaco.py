@@ -36,7 +36,8 @@ class SeacoDecoding:
 
     FunASR decides token by token: where ``NO_BIAS`` is not the likeliest class, the likeliest one is written.
     A model whose ``model_conf`` has ``whole_hotwords: true`` writes hotwords whole or not at all
-    (:mod:`deployments.engines.paraformer_seaco_whole`); FunASR does not know that setting.
+    (:mod:`deployments.engines.paraformer_seaco_whole`; ``whole_hotwords_bonus`` is the bonus there). FunASR
+    does not know these settings.
 
     Weights: one of 20 changes nothing; another one multiplies the odds of a hotword against ``NO_BIAS`` by
     weight / 20, those of each of its tokens by FunASR's rule (a token of several hotwords has the greatest of
@@ -62,6 +63,7 @@ class SeacoDecoding:
         self._output = Linear.load(source, "hotword_output_layer", (vocabulary, size), exact)
         self._no_hotword: Ids = (int(conf["sos"]),)
         self._no_bias, self._whole = int(conf["NO_BIAS"]), bool(conf.get("whole_hotwords", False))
+        self._bonus = float(conf.get("whole_hotwords_bonus", 0.0))
         if self._no_bias >= vocabulary:
             problem = f"NO_BIAS: {self._no_bias} is none of the {vocabulary} tokens"
             raise ModelFilesError(files.directory / "config.yaml", problem, SAME_MODEL)
@@ -120,7 +122,7 @@ class SeacoDecoding:
         return torch.log_softmax(self._output(attended), dim=-1), heeded
 
     def _write_whole(self, log_probs: Tensor, scores: Tensor, hotwords: list[TokenizedHotword]) -> Tensor:
-        return write_whole(log_probs, scores, self._no_bias, hotwords)
+        return write_whole(log_probs, scores, self._no_bias, hotwords, self._bonus)
 
     def _write_tokens(self, log_probs: Tensor, scores: Tensor, hotwords: list[TokenizedHotword]) -> Tensor:
         scores = self._weighted(scores, hotwords)

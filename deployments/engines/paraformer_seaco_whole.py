@@ -15,7 +15,7 @@ from deployments.engines.hotword_tokens import TokenizedHotword, log_factors
 
 
 def find_whole(
-    scores: Tensor, no_bias: int, hotwords: Sequence[TokenizedHotword]
+    scores: Tensor, no_bias: int, hotwords: Sequence[TokenizedHotword], bonus: float = 0.0
 ) -> list[tuple[int, TokenizedHotword]]:
     """Where which hotword was spoken, in no order.
 
@@ -23,8 +23,11 @@ def find_whole(
     class that says that there is no hotword.
 
     The sum, over a hotword's tokens, of their log-probability less that of ``no_bias`` says how much likelier
-    the hotword is than its absence; ln(weight / 20) is added. A place where the sum is positive is a
-    candidate. Of candidates that overlap, the one with the greatest sum is taken.
+    the hotword is than its absence; ``bonus`` and ln(weight / 20) are added. A place where the sum is
+    positive is a candidate. Of candidates that overlap, the one with the greatest sum is taken.
+
+    A bonus above 0 makes up for the sum's taking tokens for independent: doubt whether there is a hotword at
+    all is the same doubt at each of them, but counts each time.
     """
     by_length: dict[int, list[TokenizedHotword]] = defaultdict(list)
     for hotword in hotwords:
@@ -36,7 +39,7 @@ def find_whole(
         if places < 1:
             continue
         ids = torch.tensor([hotword.ids for hotword in alike], device=scores.device)
-        sums = log_factors(alike, scores.device).expand(places, -1)
+        sums = (log_factors(alike, scores.device) + bonus).expand(places, -1)
         for step in range(length):
             sums = sums + gains[step : step + places, ids[:, step]]
         for place, number in (sums > 0).nonzero().tolist():
@@ -45,14 +48,19 @@ def find_whole(
 
 
 def write_whole(
-    log_probs: Tensor, scores: Tensor, no_bias: int, hotwords: Sequence[TokenizedHotword]
+    log_probs: Tensor,
+    scores: Tensor,
+    no_bias: int,
+    hotwords: Sequence[TokenizedHotword],
+    bonus: float = 0.0,
 ) -> Tensor:
-    """``log_probs`` of the recognizer with the rows changed where a hotword is found in ``scores``.
+    """``log_probs`` of the recognizer with the rows changed where :func:`find_whole` finds a hotword.
 
-    Both are fp32 ``(tokens, vocabulary)``, of one segment. A changed row leaves one token possible.
+    Both they and ``scores`` are fp32 ``(tokens, vocabulary)``, of one segment. A changed row leaves one token
+    possible.
     """
     result = log_probs.clone()
-    for place, hotword in find_whole(scores, no_bias, hotwords):
+    for place, hotword in find_whole(scores, no_bias, hotwords, bonus):
         rows = torch.arange(place, place + len(hotword.ids), device=scores.device)
         ids = torch.tensor(hotword.ids, device=scores.device)
         result[rows] = -torch.inf
