@@ -8,7 +8,7 @@ from starter.registry import Row, TrainOptions
 from starter.seaco_evaluation import measure
 from starter.seaco_training import train_seaco
 
-DEFAULT_MINUTES = 46.0
+DEFAULT_MINUTES = 60.0
 ABOUT = """
 The starter recognizer with FunASR's [SeACo](https://arxiv.org/abs/2308.03266) parts around it
 (`SeacoParaformer`, the class of

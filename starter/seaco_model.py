@@ -15,7 +15,7 @@ from starter.paraformer_model import ARCHITECTURE, FEATURE_SIZE, WIDTH
 
 NO_BIAS = TOKENS.index("<unk>")
 """The class that says "no hotword here"; <unk> is no character of any hotword."""
-WHOLE_BONUS = 3.0
+WHOLE_BONUS = 1.5
 """On sentences of the development part, more than this brought more hotwords that nobody said."""
 NO_HOTWORD = (TOKENS.index("<s>"),)
 """What a list of hotwords ends with: the entry to look at where none of them was spoken."""

@@ -73,7 +73,7 @@ def write_tiny(directory: Path, model: str, config: dict[str, Any] | None = None
 
 
 def funasr_texts(directory: Path) -> Callable[[Pcm, str | None], str]:
-    """FunASR itself on the same files: a recording's text without spaces, given hotwords with spaces between."""
+    """FunASR itself on the same files: the text of a recording, given hotwords with spaces between them."""
     from funasr import AutoModel
 
     options: dict[str, Any] = {"disable_update": True, "disable_pbar": True, "device": "cpu", "ncpu": 1}

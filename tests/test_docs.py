@@ -50,6 +50,8 @@ COVERED = {
     "test_model_export.py::test_the_output_is_named_and_found",
     "VAD_MODEL=fsmn-vad-onnx PUNCTUATION_MODEL=my-models/ct-punc make serve": "test_onnx_punctuation.py::"
     "test_the_deployment_runs_the_form_that_is_asked_for",
+    "PARAFORMER_MODEL=models/starter/paraformer-hotwords make serve": "test_models_server.py::"
+    "test_several_recognizers_at_once",
     "kill -HUP 12345": "test_cli.py::test_a_changed_config_is_applied_while_the_server_runs",
 }
 """Commands that no test runs as they stand, with the test that covers what they do."""

@@ -1,5 +1,6 @@
 """Qwen3-ASR in the live server, beside Paraformer: texts, times, speakers, clients that go away."""
 
+import json
 import os
 import re
 import socket
@@ -28,6 +29,7 @@ pytestmark = pytest.mark.server
 
 RATE = 16_000
 TALK = SAMPLES / "conversation.wav"
+CLIPS = ROOT / "tests" / "hotword_clips"
 
 _WATCH = """
 import logging, sys, time
@@ -236,7 +238,7 @@ models:
 def test_several_recognizers_at_once(tmp_path: Path, samples: list[Sample]) -> None:
     (tmp_path / "models.yaml").write_text(MODELS)
     env = {
-        "ENABLED_MODELS": "echoing,paraformer-starter",
+        "ENABLED_MODELS": "echoing,paraformer-hotwords-starter",
         "MODELS_FILE": str(tmp_path / "models.yaml"),
         "PYTHONPATH": str(ROOT),
         "SPEAKER_MODEL": "none",
@@ -251,17 +253,28 @@ def test_several_recognizers_at_once(tmp_path: Path, samples: list[Sample]) -> N
             for model in ("", "echoing", "paraformer", "qwen3-asr")
         }
         states = httpx.get(f"{server.url}/readyz").json()["deployments"]
+        clip = json.loads((CLIPS / "clips.json").read_text(encoding="utf-8"))["clips"][0]
+        spoken = (CLIPS / clip["file"]).read_bytes()
+        guessed = post(server, spoken, model="paraformer").json()
+        named = post(server, spoken, model="paraformer", **{"keywords[]": clip["names"]}).json()
     assert [(model["id"], model["loaded"]) for model in listed] == [
         ("echoing", True),
-        ("paraformer-starter", True),
+        ("paraformer-hotwords-starter", True),
     ]
     assert {"Recognizer-echoing", "Paraformer"} <= states.keys()
     assert not {"Qwen3ASR", "Qwen3Aligner"} & states.keys()
+    assert clip["names"][0] not in guessed["text"]
+    assert clip["names"][0] in named["text"]
+    assert named["hotwords"] == {"applied": clip["names"], "ignored": []}
+    vocabulary = json.loads(
+        (ROOT / "models/starter/paraformer-hotwords/tokens.json").read_text(encoding="utf-8")
+    )
+    writable = [word for word in words if set(word) <= set(vocabulary)]
     bodies = {model: response.json() for model, response in heard.items()}
     assert {body["text"] for body in bodies.values()} == {said.written}
     for model, echoes in (("", True), ("echoing", True), ("paraformer", False), ("qwen3-asr", True)):
         applied = bodies[model]["hotwords"]["applied"]
-        assert applied == (words if echoes else []), model
+        assert applied == (words if echoes else writable), model
         assert [segment.get("emotion") for segment in bodies[model]["segments"]] == [
             "happy" if echoes else None
         ]

@@ -147,11 +147,12 @@ class TestWholeHotwords:
         assert self.found(scores, TokenizedHotword("name", (1, 2), 31)) == [(0, "name")]
         assert self.found(scores, TokenizedHotword("name", (1, 2), 29)) == []
 
-    def test_a_bonus_counts_once_for_each_hotword(self) -> None:
-        scores = self.scores({1: -1.2}, {2: -1.2})
-        name = TokenizedHotword("name", (1, 2))
-        assert find_whole(scores, self.NO_BIAS, [name], 0.45) == [(0, name)]
-        assert find_whole(scores, self.NO_BIAS, [name], 0.35) == []
+    def test_the_bonus_is_for_each_token_after_the_first(self) -> None:
+        scores = self.scores({1: -1.2}, {2: -1.2}, {3: -1.2})
+        name = TokenizedHotword("name", (1, 2, 3))
+        assert find_whole(scores, self.NO_BIAS, [name], 0.32) == [(0, name)]
+        assert find_whole(scores, self.NO_BIAS, [name], 0.28) == []
+        assert find_whole(scores, self.NO_BIAS, [TokenizedHotword("one", (1,))], 9.0) == []
 
     def test_only_the_rows_of_a_hotword_change(self) -> None:
         scores = self.scores({1: -0.1}, {2: -0.2}, {})

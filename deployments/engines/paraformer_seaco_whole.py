@@ -23,8 +23,9 @@ def find_whole(
     class that says that there is no hotword.
 
     The sum, over a hotword's tokens, of their log-probability less that of ``no_bias`` says how much likelier
-    the hotword is than its absence; ``bonus`` and ln(weight / 20) are added. A place where the sum is
-    positive is a candidate. Of candidates that overlap, the one with the greatest sum is taken.
+    the hotword is than its absence; ln(weight / 20) is added, and ``bonus`` for each token after the first. A
+    place where the sum is positive is a candidate. Of candidates that overlap, the one with the greatest sum
+    is taken.
 
     A bonus above 0 makes up for the sum's taking tokens for independent: doubt whether there is a hotword at
     all is the same doubt at each of them, but counts each time.
@@ -39,7 +40,7 @@ def find_whole(
         if places < 1:
             continue
         ids = torch.tensor([hotword.ids for hotword in alike], device=scores.device)
-        sums = (log_factors(alike, scores.device) + bonus).expand(places, -1)
+        sums = (log_factors(alike, scores.device) + bonus * (length - 1)).expand(places, -1)
         for step in range(length):
             sums = sums + gains[step : step + places, ids[:, step]]
         for place, number in (sums > 0).nonzero().tolist():
