@@ -13,7 +13,8 @@ import torch
 from deployments.engines.base import SAMPLE_RATE, AsrEngine, EngineOptions, Hints, Pcm, Recognition, Word
 from deployments.engines.cif import PeakTimes
 from deployments.engines.features import Frontend
-from deployments.engines.model_files import COPY_AGAIN, SAME_MODEL, ModelFiles, ModelFilesError
+from deployments.engines.model_files import COPY_AGAIN, SAME_MODEL, ModelFilesError
+from deployments.engines.model_frontend import frontend_of
 from deployments.engines.onnx_directory import read_onnx_directory
 from deployments.engines.onnx_session import OnnxSession, onnx_file
 from deployments.engines.words import join_tokens
@@ -63,7 +64,7 @@ class ParaformerOnnxEngine:
             raise ModelFilesError(files.directory / "model_quant.onnx", problem, COPY_AGAIN)
         self._session = OnnxSession(graph, threads=threads, device=device)
         self._session.require(INPUTS, OUTPUTS)
-        self._frontend = _frontend(files)
+        self._frontend = frontend_of(files, Frontend)
         self._tokens = files.tokens
         if extra := self._session.inputs.keys() - set(INPUTS):
             problem = (
@@ -137,14 +138,3 @@ def _likeliest(scores: Floats) -> list[tuple[int, float]]:
     best = scores.max(-1, keepdims=True)
     log_probs = -np.log(np.exp(scores - best).sum(-1))
     return list(zip(scores.argmax(-1).tolist(), log_probs.tolist(), strict=True))
-
-
-def _frontend(files: ModelFiles) -> Frontend:
-    try:
-        frontend = Frontend(files.section("frontend_conf"), files.cmvn)
-    except ValueError as error:
-        raise ModelFilesError(files.directory / "config.yaml", str(error), SAME_MODEL) from error
-    if files.cmvn is not None and files.cmvn.shape[1] != frontend.size:
-        problem = f"has {files.cmvn.shape[1]} values, the frontend {frontend.size} features"
-        raise ModelFilesError(files.directory / "am.mvn", problem, SAME_MODEL)
-    return frontend

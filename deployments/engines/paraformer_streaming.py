@@ -14,7 +14,8 @@ from deployments.engines.base import SAMPLE_RATE, StreamChunk, StreamResult, Tok
 from deployments.engines.cif import PeakTimes
 from deployments.engines.cif_stream import ChunkCif, FiredTokens
 from deployments.engines.frontend_online import CARRIED_SAMPLES, FRAME_SAMPLES, OnlineFrontend
-from deployments.engines.model_files import SAME_MODEL, ModelFiles, ModelFilesError, read_model_files
+from deployments.engines.model_files import ModelFiles, ModelFilesError, read_model_files
+from deployments.engines.model_frontend import frontend_of
 from deployments.engines.paraformer_stream_decoder import ChunkDecoder
 from deployments.engines.precision import Precision, resolve_precision
 from deployments.engines.sanm import Placement, Rows
@@ -61,7 +62,7 @@ class TorchStreamNetwork:
 
     def __init__(self, files: ModelFiles, at: Placement) -> None:
         """Raises :class:`ModelFilesError` if parameters are missing or mis-shaped."""
-        source, size = files.parameters, frontend_of(files).size
+        source, size = files.parameters, frontend_of(files, OnlineFrontend).size
         self._encoder = ChunkEncoder(source, "encoder.", size, files.section("encoder_conf"), at)
         self._cif = ChunkCif(source, "predictor.", files.section("predictor_conf"), at)
         self._decoder = ChunkDecoder(
@@ -90,7 +91,7 @@ class StreamingParaformer:
         """``threads``: how many threads PyTorch uses for this engine's calls (a setting of the process)."""
         self._threads, self._device = threads, device
         self._network = network
-        self._frontend = frontend_of(files)
+        self._frontend = frontend_of(files, OnlineFrontend)
         self._tokens = files.tokens
         conf = files.section("model_conf")
         self._unspoken = {int(conf.get(name, at)) for at, name in enumerate(("blank_id", "sos", "eos"))}
@@ -252,15 +253,3 @@ def check_kind(files: ModelFiles) -> None:
             raise ModelFilesError(config, problem, "point this engine at a ParaformerStreaming's directory")
     if not files.tokens:
         raise ModelFilesError(config, "names no tokenizer", "use the model's own config.yaml")
-
-
-def frontend_of(files: ModelFiles) -> OnlineFrontend:
-    """What makes the features of streams; raises :class:`ModelFilesError`."""
-    try:
-        frontend = OnlineFrontend(files.section("frontend_conf"), files.cmvn)
-    except ValueError as error:
-        raise ModelFilesError(files.directory / "config.yaml", str(error), SAME_MODEL) from error
-    if files.cmvn is not None and files.cmvn.shape[1] != frontend.size:
-        problem = f"has {files.cmvn.shape[1]} values, the frontend {frontend.size} features"
-        raise ModelFilesError(files.directory / "am.mvn", problem, SAME_MODEL)
-    return frontend

@@ -15,11 +15,13 @@ import torch
 from torch import Tensor
 
 from deployments.engines.cif_stream import FiredTokens, Floats, IncompleteTokens, counted_rows
+from deployments.engines.frontend_online import OnlineFrontend
 from deployments.engines.model_files import COPY_AGAIN, SAME_MODEL, ModelFiles, ModelFilesError
+from deployments.engines.model_frontend import frontend_of
 from deployments.engines.onnx_directory import read_onnx_directory
 from deployments.engines.onnx_session import OnnxSession, onnx_file
 from deployments.engines.paraformer_stream_decoder import EncodedRows
-from deployments.engines.paraformer_streaming import StreamingParaformer, check_kind, frontend_of
+from deployments.engines.paraformer_streaming import StreamingParaformer, check_kind
 from deployments.engines.row_pool import Indices, RowPool
 from deployments.engines.sanm import Placement, Rows
 from deployments.engines.sanm_chunk import ChunkInputs, kept_and_not, looked_back_to
@@ -67,7 +69,7 @@ class OnnxStreamNetwork:
         size = int(files.section("encoder_conf")["output_size"])
         predictor = files.section("predictor_conf")
         self._size = size
-        self._inputs = ChunkInputs(size, frontend_of(files).size, _CPU.device)
+        self._inputs = ChunkInputs(size, frontend_of(files, OnlineFrontend).size, _CPU.device)
         self._tokens = IncompleteTokens(size, float(predictor.get("tail_threshold", 0)), _CPU.device)
         layers = encoder.inputs[_KEYS][0] if _KEYS in encoder.inputs else 0
         if layers is None:

@@ -14,12 +14,14 @@ from torch import Tensor
 from deployments.engines.base import NO_HINTS, SAMPLE_RATE, Hints, Hotword, Pcm, Recognition, Word
 from deployments.engines.cif import CifPredictor, PeakTimes
 from deployments.engines.features import Frontend
-from deployments.engines.model_files import SAME_MODEL, ModelFiles, ModelFilesError, read_model_files
+from deployments.engines.model_files import ModelFiles, ModelFilesError, read_model_files
+from deployments.engines.model_frontend import frontend_of
 from deployments.engines.paraformer_contextual import ContextualDecoding
 from deployments.engines.paraformer_decoder import ParaformerDecoder
 from deployments.engines.paraformer_seaco import SeacoDecoding
 from deployments.engines.precision import Precision, resolve_precision
 from deployments.engines.sanm import Placement, Rows, SanmEncoder
+from deployments.engines.segment_passes import passes
 from deployments.engines.words import join_tokens
 
 _DECODERS = {
@@ -30,9 +32,6 @@ _DECODERS = {
 }
 """One network: the second adds a head for times, the third a decoder for hotwords, and the fourth looks for
 hotwords in its own decoder."""
-
-_PASS_ROWS = 2048
-"""Encoder rows (of 60 ms, so 2 min) of one pass: more is not faster, and memory grows with it."""
 
 
 class TokenDecoding(Protocol):
@@ -108,7 +107,7 @@ class ParaformerTorchEngine:
         _check_kind(files)
         at = Placement(self.dtype, self._device)
         source, encoder_conf = files.parameters, files.section("encoder_conf")
-        self._frontend = _frontend(files)
+        self._frontend = frontend_of(files, Frontend)
         self._encoder = SanmEncoder(source, "encoder.", self._frontend.size, encoder_conf, at)
         self._predictor = CifPredictor(
             source, "predictor.", str(files.config["predictor"]), files.section("predictor_conf"), at
@@ -131,28 +130,12 @@ class ParaformerTorchEngine:
         given = [NO_HINTS] * len(segments) if hints is None else hints
         hotwords = [hint.hotwords for _, hint in zip(segments, given, strict=True)]
         results = [Recognition(applied=self._decode.applied(listed)) for listed in hotwords]
-        for indices in self._passes(segments):
+        for indices in passes([self._frontend.frames(len(samples)) for samples in segments]):
             batch = [segments[index] for index in indices]
             spoken = self._recognize(batch, [hotwords[index] for index in indices])
             for index, words in zip(indices, spoken, strict=True):
                 results[index] = replace(results[index], words=words)
         return results
-
-    def _passes(self, segments: Sequence[Pcm]) -> Iterator[list[int]]:
-        """Indices of segments that hold anything, in groups of ``_PASS_ROWS`` rows or of one segment."""
-        group: list[int] = []
-        total = 0
-        for index, samples in enumerate(segments):
-            rows = self._frontend.frames(len(samples))
-            if rows == 0:
-                continue
-            if group and total + rows > _PASS_ROWS:
-                yield group
-                group, total = [], 0
-            group.append(index)
-            total += rows
-        if group:
-            yield group
 
     def _recognize(
         self, segments: Sequence[Pcm], hotwords: Sequence[Sequence[Hotword]]
@@ -211,14 +194,3 @@ def _check_kind(files: ModelFiles) -> None:
             raise ModelFilesError(config, problem, "use a Paraformer with a SAN-M encoder and decoder")
     if not files.tokens:
         raise ModelFilesError(config, "names no tokenizer", "use the model's own config.yaml")
-
-
-def _frontend(files: ModelFiles) -> Frontend:
-    try:
-        frontend = Frontend(files.section("frontend_conf"), files.cmvn)
-    except ValueError as error:
-        raise ModelFilesError(files.directory / "config.yaml", str(error), SAME_MODEL) from error
-    if files.cmvn is not None and files.cmvn.shape[1] != frontend.size:
-        problem = f"has {files.cmvn.shape[1]} values, the frontend {frontend.size} features"
-        raise ModelFilesError(files.directory / "am.mvn", problem, SAME_MODEL)
-    return frontend

@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 
 from deployments.engines.base import NO_HINTS, Hints, Pcm, Recognition
+from deployments.engines.features import Frontend
 from deployments.engines.model_files import COPY_AGAIN, SAME_MODEL, ModelFilesError
+from deployments.engines.model_frontend import frontend_of
 from deployments.engines.onnx_directory import read_onnx_directory
 from deployments.engines.onnx_session import OnnxSession, onnx_file
-from deployments.engines.sensevoice_files import check_kind, frontend_of, read_vocabulary
+from deployments.engines.sensevoice_files import check_kind, read_vocabulary
 from deployments.engines.sensevoice_text import QUERIES, heard_tokens, query_numbers, recognition_of
 
 INPUTS = ("speech", "speech_lengths", "language", "textnorm")
@@ -37,7 +39,7 @@ class SenseVoiceOnnxEngine:
         if graph is None:
             problem = "the file with the ONNX graph is missing"
             raise ModelFilesError(files.directory / "model_quant.onnx", problem, COPY_AGAIN)
-        self._frontend = frontend_of(files)
+        self._frontend = frontend_of(files, Frontend)
         self._vocabulary = read_vocabulary(files.directory)
         self._session = OnnxSession(graph, threads=threads, device=device)
         self._session.require(INPUTS, OUTPUTS)

@@ -13,7 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from deployments.engines.base import NO_HINTS, Hints, Pcm, Precision, Recognition
+from deployments.engines.features import Frontend
 from deployments.engines.model_files import ModelFilesError, Parameters, read_model_files
+from deployments.engines.model_frontend import frontend_of
 from deployments.engines.precision import resolve_precision
 from deployments.engines.sanm import (
     EncoderBlock,
@@ -23,7 +25,8 @@ from deployments.engines.sanm import (
     position_encoding,
     require,
 )
-from deployments.engines.sensevoice_files import check_kind, frontend_of, read_vocabulary
+from deployments.engines.segment_passes import passes
+from deployments.engines.sensevoice_files import check_kind, read_vocabulary
 from deployments.engines.sensevoice_text import (
     EVENT_AND_EMOTION,
     QUERIES,
@@ -34,9 +37,6 @@ from deployments.engines.sensevoice_text import (
 )
 
 _EPSILON = 1e-5
-_PASS_ROWS = 2048
-"""Encoder rows (of 60 ms, so 2 min) of one pass: more is not faster, and memory grows with it."""
-
 _HEAD_ROWS = 256
 """Rows that go through the head at a time: each gives as many numbers as there are tokens."""
 
@@ -74,7 +74,7 @@ class SenseVoiceTorchEngine:
         at = Placement(self.dtype, self._device)
         source = files.parameters
         self._vocabulary = read_vocabulary(files.directory)
-        self._frontend = frontend_of(files)
+        self._frontend = frontend_of(files, Frontend)
         self._queries = source.take("embed.weight", QUERY_ROWS, self._frontend.size).to(self._device)
         self._encoder = _Encoder(source, self._frontend.size, files.section("encoder_conf"), at)
         size = self._encoder.size, len(self._vocabulary)
@@ -88,27 +88,12 @@ class SenseVoiceTorchEngine:
         torch.set_num_threads(self._threads)
         given = [NO_HINTS] * len(segments) if hints is None else hints
         results = [Recognition()] * len(segments)
-        for indices in self._passes(segments):
+        frames = [self._frontend.frames(len(samples)) for samples in segments]
+        for indices in passes([count and count + QUERIES for count in frames]):
             batch = [(segments[index], given[index]) for index in indices]
             for index, recognition in zip(indices, self._recognize(batch), strict=True):
                 results[index] = recognition
         return results
-
-    def _passes(self, segments: Sequence[Pcm]) -> Iterator[list[int]]:
-        """Indices of segments that hold anything, in groups of ``_PASS_ROWS`` rows or of one segment."""
-        group: list[int] = []
-        total = 0
-        for index, samples in enumerate(segments):
-            rows = self._frontend.frames(len(samples))
-            if rows == 0:
-                continue
-            if group and total + rows > _PASS_ROWS:
-                yield group
-                group, total = [], 0
-            group.append(index)
-            total += rows + QUERIES
-        if group:
-            yield group
 
     def _recognize(self, batch: Sequence[tuple[Pcm, Hints]]) -> Iterator[Recognition]:
         inputs = [self._with_queries(self._frontend(samples), hints) for samples, hints in batch]
