@@ -11,3 +11,9 @@ class HubUnreachable(ModelHubError):
 
 class DamagedDownload(ModelHubError):
     """A file came from a hub that is not what that hub says it is, and came so again and again."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of a library says, without its period, to end a sentence of ours."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].rstrip(".")

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from deployments.model_caches import hugging_face_cache, hugging_face_repository
 from deployments.model_record import Hub
-from serve_app.model_hub.errors import HubUnreachable, ModelHubError
-from serve_app.model_hub.listing import Listing, RemoteFile, needed
+from serve_app.model_hub.errors import HubUnreachable, ModelHubError, first_line
+from serve_app.model_hub.listing import Listing, RemoteFile, needed, size_of
 
 _REVISION = "main"
 _WORKERS = 4
@@ -59,9 +59,9 @@ class HuggingFaceHub:
         except (HfHubHTTPError, HFValidationError) as error:
             status = getattr(getattr(error, "response", None), "status_code", 0)
             kind = HubUnreachable if status >= 500 else ModelHubError
-            raise kind(f"Hugging Face does not give {identifier}: {_first_line(error)}.") from error
+            raise kind(f"Hugging Face does not give {identifier}: {first_line(error)}.") from error
         except _failures() as error:
-            raise HubUnreachable(f"Hugging Face does not answer: {_first_line(error)}.") from error
+            raise HubUnreachable(f"Hugging Face does not answer: {first_line(error)}.") from error
         files = [
             RemoteFile(
                 sibling.rfilename,
@@ -106,7 +106,7 @@ class HuggingFaceHub:
                 # Errors of this machine, such as a full disk, have a number; those of the network have none.
                 if getattr(error, "errno", None) is not None or attempt == _ATTEMPTS - 1:
                     raise HubUnreachable(
-                        f"{listing.id} could not be fetched from Hugging Face: {_first_line(error)}."
+                        f"{listing.id} could not be fetched from Hugging Face: {first_line(error)}."
                     ) from error
             time.sleep(_PAUSE_SEC * 2**attempt)
 
@@ -114,10 +114,10 @@ class HuggingFaceHub:
         """How much of these files is on the disk, in bytes; what was begun counts too."""
         if self._local_dir is not None:
             begun = (self._local_dir / ".cache" / "huggingface" / "download").rglob("*.incomplete")
-            return sum(_size(directory / file.path) for file in files) + sum(map(_size, begun))
+            return sum(size_of(directory / file.path) for file in files) + sum(map(size_of, begun))
         blobs = directory.parents[1] / "blobs"
         names = [file.sha256 or file.git_id or "" for file in files]
-        return sum(_size(blobs / name) or _size(blobs / f"{name}.incomplete") for name in names if name)
+        return sum(size_of(blobs / name) or size_of(blobs / f"{name}.incomplete") for name in names if name)
 
     def discard(self, directory: Path, file: RemoteFile) -> None:
         """Remove a file that is not what it should be, and what its name in the snapshot points to."""
@@ -152,15 +152,3 @@ def _failures() -> tuple[type[Exception], ...]:
 
 def _endpoint() -> str | None:
     return os.environ.get("HF_ENDPOINT") or None
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].rstrip(".")

@@ -101,3 +101,11 @@ def check_file(directory: Path, file: RemoteFile) -> str | None:
     if file.sha256 is not None:
         return sha256 if sha256 == file.sha256.lower() else None
     return sha256 if git_id == file.git_id else None
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file that may not be there (yet)."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

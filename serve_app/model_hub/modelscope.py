@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from deployments.model_caches import masked, modelscope_places
 from deployments.model_record import Hub
-from serve_app.model_hub.errors import DamagedDownload, HubUnreachable, ModelHubError
-from serve_app.model_hub.listing import Listing, RemoteFile, needed
+from serve_app.model_hub.errors import DamagedDownload, HubUnreachable, ModelHubError, first_line
+from serve_app.model_hub.listing import Listing, RemoteFile, needed, size_of
 
 if TYPE_CHECKING:
     from modelscope_hub import HubApi
@@ -43,9 +43,9 @@ class ModelScopeHub:
         except NotExistError as error:
             raise ModelHubError(f"ModelScope has no model {identifier}.") from error
         except (NetworkError, ServerError) as error:
-            raise HubUnreachable(f"ModelScope does not answer: {_first_line(error)}.") from error
+            raise HubUnreachable(f"ModelScope does not answer: {first_line(error)}.") from error
         except HubError as error:
-            raise ModelHubError(f"ModelScope does not give {identifier}: {_first_line(error)}.") from error
+            raise ModelHubError(f"ModelScope does not give {identifier}: {first_line(error)}.") from error
         # It gives no SHA-256 of empty files. Everything else without one is checked by its size alone.
         files = [RemoteFile(file.path, file.size, file.sha256 or None) for file in listed if not file.is_dir]
         return Listing(self.name, identifier, revision or _REVISION, needed(files, identifier))
@@ -81,15 +81,15 @@ class ModelScopeHub:
             if isinstance(reason, FileIntegrityError):
                 raise DamagedDownload(path) from error
             raise HubUnreachable(
-                f"{path} of {listing.id} could not be fetched from ModelScope: {_first_line(reason)}."
+                f"{path} of {listing.id} could not be fetched from ModelScope: {first_line(reason)}."
             ) from error
         except HubError as error:
-            raise HubUnreachable(f"{listing.id} could not be fetched: {_first_line(error)}.") from error
+            raise HubUnreachable(f"{listing.id} could not be fetched: {first_line(error)}.") from error
 
     def bytes_here(self, files: Sequence[RemoteFile], directory: Path) -> int:
         """How much of these files is on the disk, in bytes; what was begun counts too."""
-        sizes = (_size(directory / file.path) for file in files)
-        begun = (_size(directory / f"{file.path}.incomplete") for file in files)
+        sizes = (size_of(directory / file.path) for file in files)
+        begun = (size_of(directory / f"{file.path}.incomplete") for file in files)
         return sum(sizes) + sum(begun)
 
     def discard(self, directory: Path, file: RemoteFile) -> None:
@@ -117,16 +117,4 @@ def _site_of(api: "HubApi", identifier: str) -> str:
     except NotExistError as error:
         raise ModelHubError(f"ModelScope has no model {identifier}.") from error
     except HubError as error:
-        raise HubUnreachable(f"ModelScope does not answer: {_first_line(error)}.") from error
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].rstrip(".")
+        raise HubUnreachable(f"ModelScope does not answer: {first_line(error)}.") from error
