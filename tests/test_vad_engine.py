@@ -1,6 +1,5 @@
 """Voice-activity detection against FunASR's own, on small random models and on the starter model."""
 
-import os
 import pickle
 import random
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from hypothesis import strategies as st
 from deployments.engines.base import SAMPLE_RATE, Pcm, VadBlock, VadOptions, VadState
 from deployments.engines.model_files import ModelFilesError
 from deployments.engines.vad_fsmn import FsmnVadEngine
+from tests.onnx_models import real_fsmn_vad
 from tests.vad_models import (
     ENCODER,
     Reference,
@@ -321,14 +321,13 @@ def talk_of_samples() -> Pcm:
 
 def test_published_model_cuts_real_speech_like_funasr(tmp_path: Path) -> None:
     """With iic's weights, taken from their ONNX export: scores as ONNX Runtime's, spans as FunASR's."""
-    data = os.environ.get("REAL_FSMN_VAD")
-    if not data:
-        pytest.skip("REAL_FSMN_VAD names no directory with fsmnvad-offline.onnx, am.mvn, vad_example.wav")
-    pytest.importorskip("onnx", reason="the package `onnx` is needed to read the weights: pip install onnx")
-    model_dir = published_model(Path(data), tmp_path)
-    samples, _ = soundfile.read(Path(data) / "vad_example.wav", dtype="int16")
+    data = real_fsmn_vad()
+    if data is None:
+        pytest.skip("REAL_FSMN_VAD names no directory with the published FSMN-VAD")
+    model_dir = published_model(data, tmp_path)
+    samples, _ = soundfile.read(data / "vad_example.wav", dtype="int16")
     engine, reference = FsmnVadEngine(model_dir, threads=1), funasr_reference(model_dir)
-    for silence_ms in (200, 500, 800):
+    for silence_ms in (200, 800):
         options = VadOptions(max_end_silence_ms=silence_ms)
         spans = detect_in_blocks(engine, samples, range(960, len(samples), 960), options)
         assert len(spans) > 10
