@@ -84,7 +84,10 @@ def present(entry: "ModelEntry", modelscope_path: Path, *, prefer_onnx: bool = F
 
 def remedy(reference: str, *, nowhere: bool = False) -> str:
     """What to do about a model that is missing or broken: a sentence without its full stop."""
-    name = reference if _is_id(reference) or _entry(reference) is not None else None
+    entry = _entry(reference)
+    if entry is not None and entry.path is not None:
+        return f"Its directory is {entry.path}: copy it there again, or mend the path where it is listed"
+    name = reference if _is_id(reference) or entry is not None else None
     if name is None:
         return (
             "Give the path of a model directory, or a name of `asr-serve models list`"

@@ -128,6 +128,14 @@ def test_a_model_that_is_missing_is_told_with_how_to_get_it(tmp_path: Path, refe
         find_model(reference, tmp_path)
 
 
+def test_a_listed_directory_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = "{name: mine, title: Mine, task: vad, engine: vad, path: weights/mine, languages: [zh]}"
+    (tmp_path / "models.yaml").write_text(f"models:\n  - {entry}\n")
+    monkeypatch.setenv("MODELS_FILE", str(tmp_path / "models.yaml"))
+    with pytest.raises(ModelMissing, match=rf"Its directory is {tmp_path}/weights/mine: "):
+        find_model("mine", tmp_path / "root")
+
+
 def test_a_directory_that_is_missing_is_told(tmp_path: Path) -> None:
     with pytest.raises(ModelMissing, match=r"no model at /no/where\. Give the path of a model directory"):
         find_model("/no/where", tmp_path)
