@@ -14,6 +14,9 @@ from pathlib import Path
 import httpx
 import psutil
 
+_NICENESS = "0"
+"""Ray gives its workers, so the whole graph, a low priority; what is measured beside a server has none."""
+
 _START_SECONDS = 180
 _STOP_SECONDS = 60
 
@@ -95,7 +98,13 @@ def live_server(
             [*command, "--host", "127.0.0.1", "--port", str(port)],
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={"DATA_DIR": str(log.parent / "data"), **os.environ, "EDGE_METRICS": "off", **(env or {})},
+            env={
+                "DATA_DIR": str(log.parent / "data"),
+                "RAY_worker_niceness": _NICENESS,
+                **os.environ,
+                "EDGE_METRICS": "off",
+                **(env or {}),
+            },
             start_new_session=True,
         )
     try:
