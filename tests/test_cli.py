@@ -428,12 +428,17 @@ def test_a_changed_config_is_applied_while_the_server_runs(tmp_path: Path) -> No
     config = serve_config(tmp_path, "app", "build", "before")
     server = start(config, free_port("127.0.0.1"), mark)
     try:
+        # Told so while it still starts, it does so when it has.
+        wait_for(server, "Greeter is ready.")
+        serve_config(tmp_path, "app", "build", "then")
+        server.send_signal(signal.SIGHUP)
         url = wait_for(server, "Ready on ").split()[2]
-        assert httpx.get(url, trust_env=False).text == "before"
+        wait_for(server, "The config was read again and applied.")
+        assert httpx.get(url, trust_env=False).text == "then"
         config.write_text("applications: [")
         server.send_signal(signal.SIGHUP)
         assert "is not a Serve config" in wait_for(server, "The config was not applied.")
-        assert httpx.get(url, trust_env=False).text == "before"
+        assert httpx.get(url, trust_env=False).text == "then"
         serve_config(tmp_path, "app", "build", "after")
         server.send_signal(signal.SIGHUP)
         wait_for(server, "The config was read again and applied.")

@@ -37,7 +37,8 @@ def run(settings: EdgeSettings, console: Console) -> None:
         where = url_of(settings.host, settings.port)
         console.print(f"[bold green]Ready[/] on {where} (process {os.getpid()}) - Ctrl-C stops it.")
         while not signals.stopping:
-            if signals.wait(POLL_SEC):
+            signals.wait(POLL_SEC)
+            if signals.reread():
                 _reload(edge, console)
             edge.tend()
         console.print(f"Stopping. What still runs gets {settings.grace_sec} s; Ctrl-C again ends it.")

@@ -152,7 +152,9 @@ def _loaded(load: Callable[[], ServeDeploySchema], console: Console) -> ServeDep
 def _stay(load: Callable[[], ServeDeploySchema], front: Front, signals: Signals, console: Console) -> None:
     """Return when told to stop; apply the config again as often as told to."""
     while not signals.stopping:
-        if not signals.wait(_POLL_SEC):
+        # One that came while the service was starting, or while a config was applied, counts too.
+        if not signals.reread():
+            signals.wait(_POLL_SEC)
             front.tend()
             continue
         try:
