@@ -16,18 +16,8 @@ from deployments.engines.base import AsrEngine, EngineOptions, Hints, Hotword, P
 from deployments.engines.paraformer import load
 from starter.registry import MODELS_DIR
 from starter.seaco_evaluation import TestNames
-from starter.synth import SynthesisError, load_library
+from tests.espeak import needs_espeak
 
-
-def _library_is_missing() -> bool:
-    try:
-        load_library()
-    except SynthesisError:
-        return True
-    return False
-
-
-needs_espeak = pytest.mark.skipif(_library_is_missing(), reason="espeak-ng's library is not installed")
 CLIPS = Path(__file__).parent / "hotword_clips"
 MODEL = MODELS_DIR / "paraformer-hotwords"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 from pathlib import Path
 
@@ -27,22 +26,10 @@ from starter.paraformer_streaming_windows import Chunking, transcribe
 from starter.paraformer_testsets import TestSets, degraded
 from starter.registry import MODELS_DIR
 from starter.voices import SEEN_VOICES, UNSEEN_VOICES, Voice
+from tests.espeak import needs_espeak
 
 MODEL_DIR, OFFLINE_DIR = MODELS_DIR / "paraformer-streaming", MODELS_DIR / "paraformer"
 CHUNKINGS = (LIVE, Chunking(5, 10, 5), Chunking(8, 8, 4))
-
-
-def _library_is_missing() -> bool:
-    try:
-        ctypes.CDLL("libespeak-ng.so.1")
-    except OSError:
-        return True
-    return False
-
-
-needs_espeak = pytest.mark.skipif(
-    _library_is_missing(), reason="libespeak-ng.so.1 is not installed (apt install espeak-ng)"
-)
 
 
 @pytest.fixture(scope="module")

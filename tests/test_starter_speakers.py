@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,22 +34,10 @@ from starter.campplus_trials import score, scores, spoken, with_noise
 from starter.registry import MODELS_DIR, TrainOptions, load_facts
 from starter.text import TextGenerator
 from starter.voices import UNSEEN_VOICES, Voice
+from tests.espeak import needs_espeak
 
 MODEL_DIR = MODELS_DIR / "campplus"
 HELD_OUT = unseen_speakers()
-
-
-def _library_is_missing() -> bool:
-    try:
-        ctypes.CDLL("libespeak-ng.so.1")
-    except OSError:
-        return True
-    return False
-
-
-needs_espeak = pytest.mark.skipif(
-    _library_is_missing(), reason="libespeak-ng.so.1 is not installed (apt install espeak-ng)"
-)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import subprocess
 import sys
 from dataclasses import replace
@@ -26,21 +25,9 @@ from starter.augment import (
 )
 from starter.synth import Synthesizer, Utterance, count_units
 from starter.voices import SEEN_VOICES, UNSEEN_VOICES, Voice
+from tests.espeak import needs_espeak
 
 SENTENCE = "请把客厅的空调调到二十六度，明天上午九点，我们在yin2 hang2 门口见面。"
-
-
-def _library_is_missing() -> bool:
-    try:
-        ctypes.CDLL("libespeak-ng.so.1")
-    except OSError:
-        return True
-    return False
-
-
-needs_espeak = pytest.mark.skipif(
-    _library_is_missing(), reason="libespeak-ng.so.1 is not installed (apt install espeak-ng)"
-)
 
 
 @pytest.fixture(scope="module")

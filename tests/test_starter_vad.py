@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import shutil
 import socket
 from pathlib import Path
@@ -19,21 +18,9 @@ from starter.synth import Utterance
 from starter.vad_data import ClipMaker, Features, frame_labels, speech_spans, stack
 from starter.vad_evaluate import Detector
 from starter.voices import UNSEEN_VOICES
+from tests.espeak import needs_espeak
 
 MODEL_DIR = MODELS_DIR / "fsmn-vad"
-
-
-def _library_is_missing() -> bool:
-    try:
-        ctypes.CDLL("libespeak-ng.so.1")
-    except OSError:
-        return True
-    return False
-
-
-needs_espeak = pytest.mark.skipif(
-    _library_is_missing(), reason="libespeak-ng.so.1 is not installed (apt install espeak-ng)"
-)
 
 
 @pytest.fixture(scope="module")
