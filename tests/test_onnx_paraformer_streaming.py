@@ -1,5 +1,6 @@
 """Live streams in ONNX Runtime: the tokens of PyTorch, whatever shares a run; int8; graphs of FunASR."""
 
+import itertools
 import shutil
 import warnings
 from pathlib import Path
@@ -71,7 +72,7 @@ def streamed(engine: StreamingParaformer, scripts: list[Script], *, alone: bool 
 
 def steps(engine: StreamingParaformer, scripts: list[Script]) -> list[list[list[Token]]]:
     everything = list(range(len(scripts)))
-    return run(engine, scripts, iter(lambda: everything, None))  # type: ignore[arg-type]
+    return run(engine, scripts, itertools.repeat(everything))
 
 
 def assert_same(found: list[list[Token]], expected: list[list[Token]]) -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from benchmarks.engines import read_wav
 from benchmarks.full_size import PARAFORMER_STREAMING, write_checkpoint
-from deployments.engines.base import Pcm, StreamChunk, StreamOptions, StreamState, Token
+from deployments.engines.base import Pcm, StreamChunk, StreamingAsrEngine, StreamOptions, StreamState, Token
 from deployments.engines.model_files import ModelFilesError
 from deployments.engines.paraformer_streaming import ParaformerStreamingEngine
 from deployments.engines.row_pool import Lease
@@ -104,7 +104,7 @@ def load_funasr(directory: Path) -> Reference:
 
 
 def run(
-    engine: ParaformerStreamingEngine, scripts: list[Script], order: Iterator[list[int]]
+    engine: StreamingAsrEngine, scripts: list[Script], order: Iterator[list[int]]
 ) -> list[list[list[Token]]]:
     """The tokens of each call for each stream; ``order`` says which streams the next step takes along."""
     results: list[list[list[Token]]] = [[] for _ in scripts]
