@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Generic, TypeVar
 
+from deployments.load import LoadMeter, StageLoad, Visit
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -57,6 +59,7 @@ class _Waiting(Generic[Item, Result]):
     audio_seconds: float
     priority: Priority
     result: "asyncio.Future[Result]"
+    visit: Visit
     since: float = field(default_factory=time.perf_counter)
 
 
@@ -75,6 +78,8 @@ class BatchQueue(Generic[Item, Result]):
         patience: float = 5.0,
         report: Callable[[BatchReport], None] = lambda report: None,
         max_items: int | None = None,
+        *,
+        live: bool = False,
     ) -> None:
         """``work`` gets a batch and returns one result per item, in order.
 
@@ -85,6 +90,7 @@ class BatchQueue(Generic[Item, Result]):
                 request's after six times as long, and never for more.
             report: called after each batch, on the event loop.
             max_items: most items of one batch, whatever they cost; ``None``: any number.
+            live: whether all items are of live sessions, whatever their priority.
         """
         self.budget = budget
         self.max_items = max_items
@@ -92,6 +98,8 @@ class BatchQueue(Generic[Item, Result]):
         self._patience = patience
         self._work = work
         self._report = report
+        self._is_live = live
+        self._meter = LoadMeter()
         self._waiting: deque[_Waiting[Item, Result]] = deque()
         self._arrival = asyncio.Event()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
@@ -114,10 +122,16 @@ class BatchQueue(Generic[Item, Result]):
         loop = asyncio.get_running_loop()
         if self._runner is None or self._runner.done():
             self._runner = loop.create_task(self._run())
-        entry = _Waiting[Item, Result](item, cost, audio_seconds, priority, loop.create_future())
-        self._waiting.append(entry)
-        self._arrival.set()
-        return await entry.result
+        live = self._is_live or priority is Priority.LIVE
+        with self._meter.visit(cost, audio_seconds, live=live) as visit:
+            entry = _Waiting[Item, Result](item, cost, audio_seconds, priority, loop.create_future(), visit)
+            self._waiting.append(entry)
+            self._arrival.set()
+            return await entry.result
+
+    def load(self) -> StageLoad:
+        """What waits and runs, and how fast it went so far."""
+        return self._meter.load()
 
     async def check(self) -> None:
         """Return once the thread has finished what it was given: hangs if it hangs."""
@@ -178,9 +192,10 @@ class BatchQueue(Generic[Item, Result]):
     async def _run_batch(self, batch: list[_Waiting[Item, Result]]) -> None:
         items = [entry.item for entry in batch]
         began = time.perf_counter()
-        outcomes = await asyncio.get_running_loop().run_in_executor(
-            self._thread, lambda: run_split(self._work, items)
-        )
+        with self._meter.working([entry.visit for entry in batch]):
+            outcomes = await asyncio.get_running_loop().run_in_executor(
+                self._thread, lambda: run_split(self._work, items)
+            )
         seconds = time.perf_counter() - began
         for entry, outcome in zip(batch, outcomes, strict=True):
             if entry.result.done():

@@ -19,6 +19,7 @@ from deployments.engines.generative import GenerativeAsrEngine, Hypothesis, Spee
 from deployments.engines.qwen3_languages import LANGUAGES, code_of
 from deployments.engines.qwen3_output import is_looping
 from deployments.engines.qwen3_words import words_of
+from deployments.load import LoadMeter, StageLoad
 
 logger = logging.getLogger("ray.serve")
 
@@ -68,11 +69,16 @@ class GenerativeRecognizer:
         """``slots``: calls that the engine is given at once; of those beyond, who speaks goes first."""
         self._engine = engine
         self._gate = PriorityGate(slots)
+        self._meter = LoadMeter()
 
     @property
     def unfinished(self) -> int:
         """Calls that hold a place in the engine, or wait for one."""
         return self._engine.unfinished + self._gate.waiting
+
+    def load(self) -> StageLoad:
+        """What waits and runs, and how fast it went so far."""
+        return self._meter.load()
 
     async def transcribe(self, speech: Speech) -> Recognition:
         """All that was said. Times of words are guesses.
@@ -93,8 +99,11 @@ class GenerativeRecognizer:
         prompt = speech.prompt()
         if is_silent(speech.samples):
             return _NOTHING
-        async with self._gate.place(speech.priority):
-            return await self._engine.transcribe(prompt)
+        live = speech.priority is Priority.LIVE
+        with self._meter.visit(speech.seconds, speech.seconds, live=live) as visit:
+            async with self._gate.place(speech.priority):
+                with self._meter.working([visit]):
+                    return await self._engine.transcribe(prompt)
 
     async def _to_the_end(self, speech: Speech, heard: Hypothesis) -> Hypothesis:
         """Go on: in some scripts, a word is many tokens."""

@@ -27,6 +27,7 @@ from deployments.engines.base import (
     Token,
 )
 from deployments.engines.kernel_caches import bound_kernel_caches
+from deployments.load import StageLoad
 from deployments.messages import (
     SAMPLE_RATE,
     Pcm,
@@ -105,7 +106,7 @@ class ParaformerStreaming:
         engine = _load(Path(model_dir), options)
         _warm_up(engine)
         config = ParaformerStreamingConfig()
-        self._queue = BatchQueue(engine.step, config.max_batch_chunks, report=StageMetrics().batch)
+        self._queue = BatchQueue(engine.step, config.max_batch_chunks, report=StageMetrics().batch, live=True)
         self._streams = StreamTable[StreamState](config.max_streams, config.idle_seconds)
         self._count = Gauge("asr_streams", "Streams that the replica keeps.")
 
@@ -147,6 +148,14 @@ class ParaformerStreaming:
         """Forget a stream that will have no final step. An unknown one is no error."""
         self._streams.drop(stream_id)
         self._count.set(len(self._streams))
+
+    async def load(self) -> StageLoad:
+        """What this replica has to do."""
+        return self._queue.load()
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """The same, for Serve's controller."""
+        return self._queue.load().numbers()
 
     async def check_health(self) -> None:
         # Called every few seconds: streams expire also where no new ones come.

@@ -19,6 +19,7 @@ from deployments.engines.base import (
     RealtimePunctuationEngine,
 )
 from deployments.engines.kernel_caches import bound_kernel_caches
+from deployments.load import StageLoad
 from deployments.messages import LivePunctuationRequest, PunctuationRequest
 from deployments.replica import StageMetrics, replica_device, replica_threads
 
@@ -77,7 +78,9 @@ class Punctuation:
         config, metrics = PunctuationConfig(), StageMetrics()
         self._queue = BatchQueue(engine.punctuate, config.max_batch_words, report=metrics.batch)
         # On a thread of their own: files are long, and a person who speaks does not wait for them.
-        self._live = BatchQueue(realtime.punctuate, config.max_live_batch_words, report=metrics.batch)
+        self._live = BatchQueue(
+            realtime.punctuate, config.max_live_batch_words, report=metrics.batch, live=True
+        )
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         config = PunctuationConfig(**user_config)
@@ -93,6 +96,14 @@ class Punctuation:
         """The marks of a session's next words, and the context to send with those that follow them."""
         block = PunctuationBlock(tuple(request.words), tuple(request.context))
         return await self._live.submit(block, cost=len(block.words) + len(block.context))
+
+    async def load(self) -> StageLoad:
+        """What this replica has to do."""
+        return StageLoad.of([self._queue.load(), self._live.load()])
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """The same, for Serve's controller."""
+        return (await self.load()).numbers()
 
     async def check_health(self) -> None:
         await asyncio.gather(self._queue.check(), self._live.check())

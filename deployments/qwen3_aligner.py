@@ -11,6 +11,7 @@ from deployments.batching import BatchQueue
 from deployments.engines.generative import AlignmentItem
 from deployments.engines.kernel_caches import bound_kernel_caches
 from deployments.engines.qwen3_languages import ALIGNED, LANGUAGES
+from deployments.load import StageLoad
 from deployments.messages import SAMPLE_RATE, AlignmentRequest, Times
 from deployments.replica import StageMetrics, read_audio, replica_device, replica_threads
 
@@ -84,6 +85,14 @@ class Qwen3Aligner:
         seconds = request.audio.seconds
         item = AlignmentItem(samples, request.words, LANGUAGES[request.language])
         return await self._queue.submit(item, cost=seconds, audio_seconds=seconds, priority=request.priority)
+
+    async def load(self) -> StageLoad:
+        """What this replica has to do."""
+        return self._queue.load()
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """The same, for Serve's controller."""
+        return self._queue.load().numbers()
 
     async def check_health(self) -> None:
         await self._queue.check()

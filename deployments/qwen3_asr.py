@@ -17,6 +17,7 @@ from ray.serve.config import RequestRouterConfig
 from deployments.engines.base import SAMPLE_RATE, Recognition
 from deployments.engines.generative import EngineDied, GenerativeAsrEngine, Hypothesis, SpeechPrompt
 from deployments.generative_recognizer import GenerativeRecognizer, Speech
+from deployments.load import StageLoad
 from deployments.messages import SpeechRequest
 from deployments.model_store import ModelMissing
 from deployments.replica import StageMetrics, read_audio, replica_device, replica_gpu_share, replica_threads
@@ -140,6 +141,14 @@ class Qwen3ASR:
     async def unfinished(self) -> int:
         """Calls that hold a place in the engine, or wait for one."""
         return self._recognizer.unfinished
+
+    async def load(self) -> StageLoad:
+        """What this replica has to do."""
+        return self._recognizer.load()
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """The same, for Serve's controller."""
+        return self._recognizer.load().numbers()
 
     async def check_health(self) -> None:
         with _engine_alive():

@@ -12,6 +12,7 @@ from ray import serve
 from deployments.batching import BatchQueue
 from deployments.engines.base import NO_HINTS, AsrEngine, EngineOptions, Recognition
 from deployments.engines.kernel_caches import bound_kernel_caches
+from deployments.load import StageLoad
 from deployments.messages import SAMPLE_RATE, RecognitionRequest
 from deployments.replica import StageMetrics, read_audio, replica_device, replica_threads
 
@@ -93,6 +94,14 @@ class Recognizer:
         return await self._queue.submit(
             (samples, request.hints), cost=seconds, audio_seconds=seconds, priority=request.priority
         )
+
+    async def load(self) -> StageLoad:
+        """What this replica has to do."""
+        return self._queue.load()
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """The same, for Serve's controller."""
+        return self._queue.load().numbers()
 
     async def check_health(self) -> None:
         await self._queue.check()

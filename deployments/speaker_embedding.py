@@ -11,6 +11,7 @@ from deployments.batching import BatchQueue
 from deployments.engines.backends import RequestedBackend, choose_backend
 from deployments.engines.base import SpeakerEngine, Stretch
 from deployments.engines.kernel_caches import bound_kernel_caches
+from deployments.load import StageLoad
 from deployments.messages import SAMPLE_RATE, EmbeddingRequest, Embeddings
 from deployments.replica import StageMetrics, read_audio, replica_device, replica_threads
 
@@ -96,6 +97,14 @@ class SpeakerEmbedding:
         return await self._queue.submit(
             stretch, cost=seconds, audio_seconds=seconds, priority=request.priority
         )
+
+    async def load(self) -> StageLoad:
+        """What this replica has to do."""
+        return self._queue.load()
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """The same, for Serve's controller."""
+        return self._queue.load().numbers()
 
     async def check_health(self) -> None:
         await self._queue.check()

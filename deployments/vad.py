@@ -18,6 +18,7 @@ from deployments.batching import BatchQueue
 from deployments.engines.backends import RequestedBackend, choose_backend
 from deployments.engines.base import VadBlock, VadEngine, VadOptions, VadResult
 from deployments.engines.kernel_caches import bound_kernel_caches
+from deployments.load import StageLoad
 from deployments.messages import SAMPLE_RATE, LiveVadRequest, VadRequest
 from deployments.replica import StageMetrics, read_audio, replica_device, replica_threads
 
@@ -57,7 +58,7 @@ class Vad:
         config, metrics = VadConfig(), StageMetrics()
         self._queue = BatchQueue(engine.detect, config.max_batch_blocks, report=metrics.batch)
         # On a thread of their own: blocks of files are long, and a person who speaks does not wait for them.
-        self._live = BatchQueue(engine.detect, config.max_live_batch_blocks, report=metrics.batch)
+        self._live = BatchQueue(engine.detect, config.max_live_batch_blocks, report=metrics.batch, live=True)
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         config = VadConfig(**user_config)
@@ -88,6 +89,14 @@ class Vad:
             results.append(replace(result, state=None))
             state = result.state
         return [*results[:-1], replace(results[-1], state=state)]
+
+    async def load(self) -> StageLoad:
+        """What this replica has to do."""
+        return StageLoad.of([self._queue.load(), self._live.load()])
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """The same, for Serve's controller."""
+        return (await self.load()).numbers()
 
     async def check_health(self) -> None:
         await asyncio.gather(self._queue.check(), self._live.check())

@@ -12,6 +12,7 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 from ray.serve.metrics import Gauge, Histogram
 
+from deployments.load import IngressLoad
 from serve_app.handles import ModelHandles, ServeGraph
 from serve_app.http import create_app
 from serve_app.models import ServedModels
@@ -71,6 +72,20 @@ class Ingress:
         """The server is being stopped: live clients get what is left to tell, and a close."""
         services: Services = self._app.state.services
         services.live.end()
+
+    async def load(self) -> IngressLoad:
+        """Whom this replica serves."""
+        services: Services = self._app.state.services
+        return IngressLoad(
+            services.live.active,
+            self._settings.max_live_sessions,
+            services.transcriber.active,
+            self._settings.max_concurrent_files,
+        )
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """The same, for Serve's controller."""
+        return (await self.load()).numbers()
 
     async def _wake(self) -> None:
         """Have a worker look for jobs now. Nobody waits for it: workers look by themselves before long."""

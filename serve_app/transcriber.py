@@ -65,6 +65,11 @@ class Transcriber:
             tuning=tuning or SpeakerTuning(labels=settings.speaker_labels),
         )
 
+    @property
+    def active(self) -> int:
+        """Files that hold a place now."""
+        return self._active
+
     @contextmanager
     def admit(self) -> Iterator[None]:
         """Hold a place for one file; taken before its upload is read, so that overload is told early.
