@@ -84,6 +84,7 @@ class ServeGraph:
         self._speakers: DeploymentHandle[Any] | None = handles.speakers
         self._streaming: DeploymentHandle[Any] | None = handles.streaming
         self._models = models
+        self._handles = handles
         self._qwen3 = {
             model.id: Qwen3Calls(model.deployment, handles.recognizers[model.id], handles.aligner)
             for model in models.generative
@@ -92,6 +93,18 @@ class ServeGraph:
             self._detect_all, max_items=_VAD_ITEMS, max_calls=_VAD_CALLS, spacing=_VAD_SPACING
         )
         self._drops: set[asyncio.Task[None]] = set()
+
+    @property
+    def stages(self) -> dict[str, Any]:
+        """The handle of each deployment of models, by its name."""
+        optional = {
+            "ParaformerStreaming": self._streaming,
+            "Punctuation": self._punctuation,
+            "SpeakerEmbedding": self._speakers,
+            "Qwen3Aligner": self._handles.aligner,
+        }
+        named = {model.deployment: self._recognizers[model.id] for model in self._models}
+        return {"Vad": self._vad, **named, **{name: of for name, of in optional.items() if of is not None}}
 
     async def store(self, samples: Pcm) -> AudioPiece:
         ref = await asyncio.to_thread(ray.put, samples)

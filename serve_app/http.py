@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_app.api.access import Access
+from serve_app.api.admin.router import admin_router
 from serve_app.api.aliyun.router import aliyun_router
 from serve_app.api.dashscope.router import dashscope_router
 from serve_app.api.funasr.http import funasr_http_router
@@ -25,6 +26,7 @@ from serve_app.api.speakers.router import speakers_router
 from serve_app.fetching import Fetcher
 from serve_app.jobs.service import DatabaseJobs, Wake, wake_nobody
 from serve_app.live import LiveMetrics
+from serve_app.overview import OverviewSource
 from serve_app.pipeline.graph import LiveGraph
 from serve_app.pipeline.speakers.types import SpeakerTuning
 from serve_app.services import READY, Readiness, Services
@@ -43,12 +45,13 @@ def create_app(
     tuning: SpeakerTuning | None = None,
     *,
     behind_proxy: bool = False,
+    overview: OverviewSource | None = None,
 ) -> FastAPI:
     """Build the HTTP side. Knows nothing of Ray: tests give it a graph of their own.
 
     ``wake`` tells a worker of jobs that there is something to do. ``tuning`` is what the speaker model asks
-    for. ``behind_proxy``: something in front, as
-    Serve's proxy, numbers requests and puts the number on each answer.
+    for. ``behind_proxy``: something in front, as Serve's proxy, numbers requests and puts the number on each
+    answer. ``overview`` tells what runs; without it there is no ``/admin``.
     """
     app = FastAPI(
         title="asr-serve",
@@ -86,6 +89,8 @@ def create_app(
     app.include_router(funasr_http_router(services))
     app.include_router(root_router(services))
     app.include_router(page_router(services.live.models))
+    if overview is not None:
+        app.include_router(admin_router(services, overview))
 
     @app.get("/healthz", tags=["health"])
     async def healthz() -> dict[str, str | int]:

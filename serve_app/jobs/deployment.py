@@ -54,7 +54,7 @@ class Jobs:
         tuning: SpeakerTuning,
     ) -> None:
         database = Database(database_url(settings))
-        queue = JobQueue(database, retention_seconds(settings))
+        self._queue = queue = JobQueue(database, retention_seconds(settings))
         spool = Spool(spool_dir(settings))
         graph = ServeGraph(models, ServedModels(settings))
         transcriber = transcriber_of(graph, settings, tuning)
@@ -76,6 +76,10 @@ class Jobs:
     async def wake(self) -> None:
         """There is a new job, or one was canceled."""
         self._runner.wake()
+
+    async def counts(self) -> tuple[int, int]:
+        """Jobs that wait and jobs that are worked on, of the whole database."""
+        return await asyncio.to_thread(self._queue.counts)
 
     async def check_health(self) -> None:
         for task in self._work:
