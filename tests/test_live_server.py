@@ -58,21 +58,6 @@ def different_recordings(samples: list[Sample], count: int) -> list[Pcm]:
 
 
 @pytest.mark.server
-@pytest.mark.slow
-async def test_32_paced_sessions_hear_what_each_hears_alone(
-    server: LiveServer, samples: list[Sample]
-) -> None:
-    url = websocket_url(server.url)
-    audios = different_recordings(samples, 32)
-    work = list(zip(audios, itertools.cycle(MODES), strict=False))
-    alone = [(await converse(url, spoken(audio, speed=0), mode)).text for audio, mode in work]
-    assert all(alone)
-    together = await asyncio.gather(*(converse(url, spoken(audio), mode) for audio, mode in work))
-    assert [heard.text for heard in together] == alone
-    assert all(heard.partials for heard, (_, mode) in zip(together, work, strict=True) if mode == "2pass")
-
-
-@pytest.mark.server
 @pytest.mark.parametrize("mode", MODES)
 async def test_who_vanishes_in_mid_sentence_leaves_no_session(
     server: LiveServer, samples: list[Sample], mode: str
