@@ -2,14 +2,12 @@
 
 import asyncio
 import difflib
-import itertools
 
 import httpx
 import numpy as np
 import pytest
 
 from benchmarks.live_server import LiveServer
-from deployments.messages import Pcm
 from serve_app.errors import Overloaded
 from serve_app.live import LiveService
 from serve_app.pipeline.live.events import Finished, NearField
@@ -45,16 +43,6 @@ async def test_what_was_said_is_heard(server: LiveServer, samples: list[Sample],
     audio = recording([sample.path for sample in samples])
     heard = await converse(websocket_url(server.url), spoken(audio, speed=0), mode)
     assert similar(heard.text, "".join(sample.text for sample in samples)) > 0.75
-
-
-def different_recordings(samples: list[Sample], count: int) -> list[Pcm]:
-    """No two alike: other orders, pauses and begins."""
-    orders = itertools.permutations([sample.path for sample in samples], 2)
-    found = []
-    for index, order in zip(range(count), itertools.cycle(orders), strict=False):
-        lead = np.zeros(index * 977, np.int16)
-        found.append(np.concatenate([lead, recording(order, pause=0.9 + index / 50)]))
-    return found
 
 
 @pytest.mark.server
