@@ -9,7 +9,7 @@ PYTHON ?= $(or $(shell command -v python3.11),python3)
 HOST =
 PORT ?=
 GPU =
-CONFIG ?= $(if $(GPU),configs/gpu.yaml,serve_config.yaml)
+CONFIG ?= $(if $(GPU),configs/gpu-24g.yaml,serve_config.yaml)
 TORCH_INDEX ?=
 
 BIN := .venv/bin
@@ -29,7 +29,7 @@ GPU_RUN := .venv-gpu/.installed
 export RAY_USAGE_STATS_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-fast test-vllm fuzz lint types bench doctor constraints clean clean-all
+.PHONY: help serve test test-fast test-vllm fuzz manifests images-check lint types bench doctor constraints clean clean-all
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,13 @@ test-vllm: $(VLLM) ## Run the tests of Qwen3-ASR in vLLM, on the CPU, in an envi
 
 fuzz: $(DEV) ## Throw 10 000 made-up requests at every HTTP route
 	FUZZ_EXAMPLES=10000 $(BIN)/python -m pytest tests/test_fuzz.py
+
+manifests: $(DEV) ## Put the profiles of configs/ into the manifests of k8s/, and check those
+	$(BIN)/python k8s/embed.py
+	$(BIN)/python -m pytest tests/test_k8s.py
+
+images-check: $(DEV) ## Build the image for CPUs without Docker, start it and use it (as root, with buildah and mmdebstrap)
+	$(BIN)/python -m tests.docker_steps cpu --stand-in
 
 lint: $(DEV) ## Check style and formatting
 	$(BIN)/ruff check .

@@ -30,12 +30,15 @@ class LiveServer:
     """A running server. ``url`` has no trailing slash.
 
     ``funasr_port`` is that of the edge for FunASR's clients, TLS and plain; 0 if the server has no edge.
+    ``metrics_url`` is where Prometheus would find it, and ``edge_metrics_url`` its edge, if it has one.
     """
 
     url: str
     process: psutil.Process
     log: Path
     funasr_port: int = 0
+    metrics_url: str = ""
+    edge_metrics_url: str = ""
 
     def processes(self) -> list[psutil.Process]:
         """The server and all of its descendants, Ray's among them."""
@@ -73,6 +76,7 @@ def live_server(
     env: Mapping[str, str] | None = None,
     edge: bool = False,
     start_seconds: float = _START_SECONDS,
+    ready: str = "/readyz",
 ) -> Iterator[LiveServer]:
     """Start ``asr-serve serve`` on a free port, wait until it is ready, stop it at the end.
 
@@ -83,6 +87,7 @@ def live_server(
             otherwise.
         edge: whether the edge stands in front, as it does for users. Its certificate is kept as jobs are.
         start_seconds: how long it may take to get ready.
+        ready: path that answers with 200 once it is.
 
     Raises:
         ServerFailed: it ended, or was not ready in time.
@@ -91,6 +96,8 @@ def live_server(
 
     port = free_port("127.0.0.1")
     funasr_port = free_port("127.0.0.1") if edge else 0
+    metrics_port = free_port("127.0.0.1")
+    edge_metrics = f"127.0.0.1:{free_port('127.0.0.1')}" if edge else "off"
     command = [sys.executable, "-m", "serve_app.cli.main", "serve", "--config", str(config)]
     command += ["--edge", "--funasr-port", str(funasr_port)] if edge else ["--no-edge"]
     with log.open("wb") as output:
@@ -102,15 +109,18 @@ def live_server(
                 "DATA_DIR": str(log.parent / "data"),
                 "RAY_worker_niceness": _NICENESS,
                 **os.environ,
-                "EDGE_METRICS": "off",
+                "EDGE_METRICS": edge_metrics,
+                "METRICS_PORT": str(metrics_port),
                 **(env or {}),
             },
             start_new_session=True,
         )
     try:
         url = f"http://127.0.0.1:{port}"
-        _wait_until_ready(child, url, log, start_seconds)
-        yield LiveServer(url, psutil.Process(child.pid), log, funasr_port)
+        _wait_until_ready(child, url + ready, log, start_seconds)
+        metrics_url = f"http://127.0.0.1:{metrics_port}/metrics"
+        edge_url = f"http://{edge_metrics}/metrics" if edge else ""
+        yield LiveServer(url, psutil.Process(child.pid), log, funasr_port, metrics_url, edge_url)
     finally:
         _stop(child)
 
@@ -121,7 +131,7 @@ def _wait_until_ready(child: subprocess.Popen[bytes], url: str, log: Path, secon
         if child.poll() is not None:
             raise ServerFailed(f"The server ended with {child.returncode}:\n{log.read_text()[-4000:]}")
         try:
-            if httpx.get(url + "/readyz", timeout=5, trust_env=False).status_code == 200:
+            if httpx.get(url, timeout=5, trust_env=False).status_code == 200:
                 return
         except httpx.TransportError:
             pass

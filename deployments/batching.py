@@ -10,6 +10,7 @@ No Ray here: a queue can be tested, or used by the direct benchmark, by itself.
 """
 
 import asyncio
+import contextvars
 import logging
 import time
 from collections import deque
@@ -43,13 +44,17 @@ _BACKGROUND_PATIENCE = 6
 
 @dataclass(frozen=True, slots=True)
 class BatchReport:
-    """How one batch went. All times in seconds; ``fill`` is the share of the budget that it used."""
+    """How one batch went. All times in seconds; ``fill`` is the share of the budget that it used.
+
+    ``traceparents``: the span to which each item belongs, ``None`` where nobody follows it.
+    """
 
     items: int
     fill: float
     audio_seconds: float
     seconds: float
     waits: tuple[float, ...]
+    traceparents: tuple[str | None, ...] = ()
 
 
 @dataclass(slots=True)
@@ -60,6 +65,7 @@ class _Waiting(Generic[Item, Result]):
     priority: Priority
     result: "asyncio.Future[Result]"
     visit: Visit
+    traceparent: str | None
     since: float = field(default_factory=time.perf_counter)
 
 
@@ -80,6 +86,7 @@ class BatchQueue(Generic[Item, Result]):
         max_items: int | None = None,
         *,
         live: bool = False,
+        traceparent: Callable[[], str | None] = lambda: None,
     ) -> None:
         """``work`` gets a batch and returns one result per item, in order.
 
@@ -91,6 +98,7 @@ class BatchQueue(Generic[Item, Result]):
             report: called after each batch, on the event loop.
             max_items: most items of one batch, whatever they cost; ``None``: any number.
             live: whether all items are of live sessions, whatever their priority.
+            traceparent: tells to which span the item belongs that is being submitted.
         """
         self.budget = budget
         self.max_items = max_items
@@ -99,6 +107,7 @@ class BatchQueue(Generic[Item, Result]):
         self._work = work
         self._report = report
         self._is_live = live
+        self._traceparent = traceparent
         self._meter = LoadMeter()
         self._waiting: deque[_Waiting[Item, Result]] = deque()
         self._arrival = asyncio.Event()
@@ -121,10 +130,14 @@ class BatchQueue(Generic[Item, Result]):
         """
         loop = asyncio.get_running_loop()
         if self._runner is None or self._runner.done():
-            self._runner = loop.create_task(self._run())
+            # A context of its own: what it logs is not on behalf of whoever came first.
+            self._runner = loop.create_task(self._run(), context=contextvars.Context())
         live = self._is_live or priority is Priority.LIVE
         with self._meter.visit(cost, audio_seconds, live=live) as visit:
-            entry = _Waiting[Item, Result](item, cost, audio_seconds, priority, loop.create_future(), visit)
+            result = loop.create_future()
+            entry = _Waiting[Item, Result](
+                item, cost, audio_seconds, priority, result, visit, self._traceparent()
+            )
             self._waiting.append(entry)
             self._arrival.set()
             return await entry.result
@@ -211,6 +224,7 @@ class BatchQueue(Generic[Item, Result]):
                 audio_seconds=sum(entry.audio_seconds for entry in batch),
                 seconds=seconds,
                 waits=tuple(began - entry.since for entry in batch),
+                traceparents=tuple(entry.traceparent for entry in batch),
             )
         )
 

@@ -3,10 +3,12 @@
 Audio travels by reference: the ingress puts each decoded block into Ray's object store once, and an
 :class:`AudioSlice` names the stretch of it that a deployment is to read. Results are the engines' own
 types, which are re-exported so that callers need only this module.
+
+A request says by itself on whose behalf it is made (``origin``): on behalf of whom it was put together.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from deployments.batching import Priority
@@ -28,6 +30,7 @@ from deployments.engines.base import (
     Word,
 )
 from deployments.engines.generative import Hypothesis, Times
+from deployments.origin import Origin, origin_now, untraced_origin
 
 __all__ = [
     "NO_HINTS",
@@ -102,6 +105,7 @@ class VadRequest:
     state: VadState | None
     final: bool
     options: VadOptions
+    origin: Origin | None = field(default_factory=origin_now, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +115,7 @@ class RecognitionRequest:
     audio: AudioSlice
     priority: Priority = Priority.REQUEST
     hints: Hints = NO_HINTS
+    origin: Origin | None = field(default_factory=origin_now, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +161,7 @@ class SpeechRequest:
     prefix: tuple[int, ...] = ()
     max_tokens: int | None = None
     priority: Priority = Priority.REQUEST
+    origin: Origin | None = field(default_factory=origin_now, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +174,7 @@ class AlignmentRequest:
     words: tuple[str, ...]
     language: str
     priority: Priority = Priority.REQUEST
+    origin: Origin | None = field(default_factory=origin_now, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +185,7 @@ class EmbeddingRequest:
     audio: AudioSlice
     windows: tuple[tuple[int, int], ...]
     priority: Priority = Priority.REQUEST
+    origin: Origin | None = field(default_factory=origin_now, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +193,7 @@ class PunctuationRequest:
     """Unpunctuated words, as in :class:`Word`, for ``Punctuation.punctuate``."""
 
     words: Sequence[str]
+    origin: Origin | None = field(default_factory=origin_now, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +203,7 @@ class LivePunctuationRequest:
 
     words: Sequence[str]
     context: Sequence[str]
+    origin: Origin | None = field(default_factory=origin_now, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +221,7 @@ class LiveVadRequest:
     state: VadState | None
     final: bool
     options: VadOptions
+    origin: Origin | None = field(default_factory=untraced_origin, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +238,7 @@ class StreamStep:
     samples: Pcm
     final: bool
     options: StreamOptions
+    origin: Origin | None = field(default_factory=untraced_origin, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

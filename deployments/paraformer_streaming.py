@@ -13,7 +13,6 @@ import numpy as np
 from pydantic import BaseModel, Field
 from ray import serve
 from ray.serve.config import RequestRouterConfig
-from ray.serve.metrics import Gauge
 
 from deployments.batching import BatchQueue
 from deployments.engines.backends import RequestedBackend, choose_backend
@@ -27,6 +26,7 @@ from deployments.engines.base import (
     Token,
 )
 from deployments.engines.kernel_caches import bound_kernel_caches
+from deployments.instruments import Gauge
 from deployments.load import StageLoad
 from deployments.messages import (
     SAMPLE_RATE,
@@ -38,8 +38,10 @@ from deployments.messages import (
     StreamStep,
     StreamTokens,
 )
-from deployments.replica import StageMetrics, replica_device, replica_threads
+from deployments.metrics import STREAMS
+from deployments.replica import StageMetrics, claim_device, model_directory, replica_threads
 from deployments.stream_table import StreamTable, TableFull, UnknownStep
+from deployments.tracing import UNOBSERVED, Observability, observe, observed
 
 _FRAME_SAMPLES = 60 * SAMPLE_RATE // 1000
 """``chunk_size`` counts frames of 60 ms."""
@@ -99,16 +101,21 @@ class ParaformerStreaming:
         precision: Precision,
         threads: int = 0,
         backend: RequestedBackend = "auto",
+        *,
+        observability: Observability = UNOBSERVED,
     ) -> None:
         """``threads``: 0 for as many as the replica has CPUs."""
+        self._observed = observe(observability)
+        self._metrics = StageMetrics()
         bound_kernel_caches()
-        options = EngineOptions(replica_threads(threads), replica_device(device), precision, backend)
-        engine = _load(Path(model_dir), options)
+        options = EngineOptions(replica_threads(threads), claim_device(device), precision, backend)
+        engine = _load(model_directory(model_dir), options)
         _warm_up(engine)
         config = ParaformerStreamingConfig()
-        self._queue = BatchQueue(engine.step, config.max_batch_chunks, report=StageMetrics().batch, live=True)
+        self._queue = BatchQueue(engine.step, config.max_batch_chunks, report=self._metrics.batch, live=True)
         self._streams = StreamTable[StreamState](config.max_streams, config.idle_seconds)
-        self._count = Gauge("asr_streams", "Streams that the replica keeps.")
+        self._count = Gauge(STREAMS)
+        self._metrics.ready(self._queue.load)
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         config = ParaformerStreamingConfig(**user_config)
@@ -117,6 +124,7 @@ class ParaformerStreaming:
         self._streams.max_streams = config.max_streams
         self._streams.idle_seconds = config.idle_seconds
 
+    @observed
     async def step(self, request: StreamStep) -> StreamReply:
         """Recognize the next audio of a stream; see :class:`deployments.messages.StreamStep`.
 
@@ -141,13 +149,13 @@ class ParaformerStreaming:
         except TableFull:
             return StreamsFull(request.stream_id, self._streams.max_streams)
         finally:
-            self._count.set(len(self._streams))
+            self._count.put(len(self._streams))
         return StreamTokens(tuple(tokens))
 
     async def drop(self, stream_id: str) -> None:
         """Forget a stream that will have no final step. An unknown one is no error."""
         self._streams.drop(stream_id)
-        self._count.set(len(self._streams))
+        self._count.put(len(self._streams))
 
     async def load(self) -> StageLoad:
         """What this replica has to do."""
@@ -160,7 +168,8 @@ class ParaformerStreaming:
     async def check_health(self) -> None:
         # Called every few seconds: streams expire also where no new ones come.
         self._streams.sweep()
-        self._count.set(len(self._streams))
+        self._count.put(len(self._streams))
+        self._metrics.sample()
         await self._queue.check()
 
     async def _recognize(self, chunk: StreamChunk) -> StreamResult:

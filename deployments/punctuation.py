@@ -21,7 +21,8 @@ from deployments.engines.base import (
 from deployments.engines.kernel_caches import bound_kernel_caches
 from deployments.load import StageLoad
 from deployments.messages import LivePunctuationRequest, PunctuationRequest
-from deployments.replica import StageMetrics, replica_device, replica_threads
+from deployments.replica import StageMetrics, claim_device, model_directory, replica_threads
+from deployments.tracing import UNOBSERVED, Observability, observe, observed
 
 
 class PunctuationConfig(BaseModel):
@@ -67,20 +68,36 @@ class Punctuation:
     """
 
     def __init__(
-        self, model_dir: str, realtime_model_dir: str, device: str, backend: RequestedBackend = "auto"
+        self,
+        model_dir: str,
+        realtime_model_dir: str,
+        device: str,
+        backend: RequestedBackend = "auto",
+        *,
+        observability: Observability = UNOBSERVED,
     ) -> None:
+        self._observed = observe(observability)
+        self._metrics = StageMetrics()
         bound_kernel_caches()
-        threads, place = replica_threads(), replica_device(device)
-        engine = _load(Path(model_dir), threads, place, backend)
-        realtime = _load_realtime(Path(realtime_model_dir), threads, place, backend)
+        threads, place = replica_threads(), claim_device(device)
+        engine = _load(model_directory(model_dir), threads, place, backend)
+        realtime = _load_realtime(model_directory(realtime_model_dir), threads, place, backend)
         engine.punctuate([["你", "好"]])
         realtime.punctuate([PunctuationBlock(("你", "好"))])
-        config, metrics = PunctuationConfig(), StageMetrics()
-        self._queue = BatchQueue(engine.punctuate, config.max_batch_words, report=metrics.batch)
+        config, report = PunctuationConfig(), self._observed.reporting(self._metrics.batch)
+        followed = self._observed.traceparent_now
+        self._queue = BatchQueue(
+            engine.punctuate, config.max_batch_words, report=report, traceparent=followed
+        )
         # On a thread of their own: files are long, and a person who speaks does not wait for them.
         self._live = BatchQueue(
-            realtime.punctuate, config.max_live_batch_words, report=metrics.batch, live=True
+            realtime.punctuate,
+            config.max_live_batch_words,
+            report=report,
+            live=True,
+            traceparent=followed,
         )
+        self._metrics.ready(self._loads)
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         config = PunctuationConfig(**user_config)
@@ -88,10 +105,12 @@ class Punctuation:
         self._live.budget = config.max_live_batch_words
         self._queue.wait_seconds = self._live.wait_seconds = config.batch_wait_seconds
 
+    @observed
     async def punctuate(self, request: PunctuationRequest) -> list[str]:
         """The full-width mark after each word, ``""`` where there is none."""
         return await self._queue.submit(request.words, cost=len(request.words))
 
+    @observed
     async def punctuate_live(self, request: LivePunctuationRequest) -> PunctuatedBlock:
         """The marks of a session's next words, and the context to send with those that follow them."""
         block = PunctuationBlock(tuple(request.words), tuple(request.context))
@@ -99,11 +118,15 @@ class Punctuation:
 
     async def load(self) -> StageLoad:
         """What this replica has to do."""
-        return StageLoad.of([self._queue.load(), self._live.load()])
+        return self._loads()
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """The same, for Serve's controller."""
-        return (await self.load()).numbers()
+        return self._loads().numbers()
+
+    def _loads(self) -> StageLoad:
+        return StageLoad.of([self._queue.load(), self._live.load()])
 
     async def check_health(self) -> None:
+        self._metrics.sample()
         await asyncio.gather(self._queue.check(), self._live.check())

@@ -1,6 +1,5 @@
 """The ``Qwen3Aligner`` deployment: when known words were said, batched across requests."""
 
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +12,8 @@ from deployments.engines.kernel_caches import bound_kernel_caches
 from deployments.engines.qwen3_languages import ALIGNED, LANGUAGES
 from deployments.load import StageLoad
 from deployments.messages import SAMPLE_RATE, AlignmentRequest, Times
-from deployments.replica import StageMetrics, read_audio, replica_device, replica_threads
+from deployments.replica import StageMetrics, claim_device, model_directory, read_audio, replica_threads
+from deployments.tracing import UNOBSERVED, Observability, observe, observed
 
 
 class Qwen3AlignerConfig(BaseModel):
@@ -39,7 +39,11 @@ class Qwen3AlignerConfig(BaseModel):
         "metrics_interval_s": 1,
         "look_back_period_s": 5,
         "upscale_delay_s": 5,
-        "downscale_delay_s": 600,
+        "downscale_delay_s": 60,
+        "policy": {
+            "policy_function": "deployments.autoscaling:AudioPolicy",
+            "policy_kwargs": {"target_wait_seconds": 5, "target_busy": 0.9, "hold_seconds": 600},
+        },
     },
 )
 class Qwen3Aligner:
@@ -51,28 +55,37 @@ class Qwen3Aligner:
         device: str,
         precision: Literal["auto", "fp32", "bf16"],
         threads: int = 0,
+        *,
+        observability: Observability = UNOBSERVED,
     ) -> None:
         """``threads``: as in :class:`deployments.qwen3_asr.Qwen3Options`."""
+        self._observed = observe(observability)
+        self._metrics = StageMetrics()
         bound_kernel_caches()
         # Imported here, so that only replicas load the model libraries, not what builds or routes.
         from deployments.engines.qwen3_aligner import Qwen3AlignerEngine
 
         engine = Qwen3AlignerEngine(
-            Path(model_dir),
+            model_directory(model_dir),
             threads=replica_threads(threads),
-            device=replica_device(device),
+            device=claim_device(device),
             precision=precision,
         )
         engine.align([AlignmentItem(np.zeros(SAMPLE_RATE, np.int16), ("喂",), LANGUAGES["zh"])])
         self._queue: BatchQueue[AlignmentItem, Times] = BatchQueue(
-            engine.align, Qwen3AlignerConfig().max_batch_seconds, report=StageMetrics().batch
+            engine.align,
+            Qwen3AlignerConfig().max_batch_seconds,
+            report=self._observed.reporting(self._metrics.batch),
+            traceparent=self._observed.traceparent_now,
         )
+        self._metrics.ready(self._queue.load)
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         config = Qwen3AlignerConfig(**user_config)
         self._queue.budget = config.max_batch_seconds
         self._queue.wait_seconds = config.batch_wait_seconds
 
+    @observed
     async def align(self, request: AlignmentRequest) -> Times:
         """Begin and end of each word, in milliseconds from the begin of the audio.
 
@@ -95,4 +108,5 @@ class Qwen3Aligner:
         return self._queue.load().numbers()
 
     async def check_health(self) -> None:
+        self._metrics.sample()
         await self._queue.check()

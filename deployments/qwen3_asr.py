@@ -1,5 +1,6 @@
 """The ``Qwen3ASR`` deployment: multilingual recognition that writes text with marks, token by token."""
 
+import asyncio
 import logging
 import os
 import time
@@ -20,7 +21,17 @@ from deployments.generative_recognizer import GenerativeRecognizer, Speech
 from deployments.load import StageLoad
 from deployments.messages import SpeechRequest
 from deployments.model_store import ModelMissing
-from deployments.replica import StageMetrics, read_audio, replica_device, replica_gpu_share, replica_threads
+from deployments.replica import (
+    StageMetrics,
+    claim_device,
+    model_directory,
+    read_audio,
+    replica_device,
+    replica_gpu_share,
+    replica_threads,
+)
+from deployments.tracing import UNOBSERVED, Observability, observe, observed
+from deployments.visible_gpus import visible_gpus
 
 logger = logging.getLogger("ray.serve")
 
@@ -98,7 +109,16 @@ def choose_engine(wanted: Literal["auto", "vllm", "package"], device: str) -> En
         "metrics_interval_s": 1,
         "look_back_period_s": 5,
         "upscale_delay_s": 5,
-        "downscale_delay_s": 600,
+        "downscale_delay_s": 60,
+        "policy": {
+            "policy_function": "deployments.autoscaling:AudioPolicy",
+            "policy_kwargs": {
+                "target_wait_seconds": 5,
+                "target_busy": 1,
+                "max_lag_seconds": 2,
+                "hold_seconds": 600,
+            },
+        },
     },
     request_router_config=_ROUTER,
     graceful_shutdown_timeout_s=60,
@@ -109,17 +129,22 @@ class Qwen3ASR:
     Calls are not batched here, since the engine does it. A call that is canceled ends in the engine, too.
     """
 
-    async def __init__(self, model_dir: str, options: Qwen3Options) -> None:  # type: ignore[misc]
+    async def __init__(  # type: ignore[misc]
+        self, model_dir: str, options: Qwen3Options, *, observability: Observability = UNOBSERVED
+    ) -> None:
         """Serve awaits this: the replica is ready when its engine has recognized something.
 
         (Type checkers do not know that; hence the comment.)
         """
+        self._observed = observe(observability)
+        self._metrics = StageMetrics()
         kind = choose_engine(options.engine, replica_device(options.device))
-        self._engine = await _open(kind, Path(model_dir), options)
+        self._engine = await _open(kind, model_directory(model_dir), options)
         await self._engine.transcribe(SpeechPrompt(np.zeros(SAMPLE_RATE, np.int16), max_tokens=4))
         self._recognizer = GenerativeRecognizer(self._engine, _SLOTS[kind])
-        self._metrics = StageMetrics()
+        self._metrics.ready(self._recognizer.load)
 
+    @observed
     async def transcribe(self, request: SpeechRequest) -> Recognition:
         """Recognize one segment; its marks are the model's. Times of words are guesses."""
         began = time.perf_counter()
@@ -129,6 +154,7 @@ class Qwen3ASR:
         self._metrics.request(speech.seconds, time.perf_counter() - began)
         return recognition
 
+    @observed
     async def decode(self, request: SpeechRequest) -> Hypothesis:
         """What is heard in speech that may still go on, after the tokens of ``request.prefix``."""
         began = time.perf_counter()
@@ -151,6 +177,7 @@ class Qwen3ASR:
         return self._recognizer.load().numbers()
 
     async def check_health(self) -> None:
+        self._metrics.sample()
         with _engine_alive():
             await self._engine.check()
 
@@ -188,22 +215,30 @@ async def _speech(request: SpeechRequest) -> Speech:
 
 async def _open(kind: EngineKind, model_dir: Path, options: Qwen3Options) -> GenerativeAsrEngine:
     # Imported here, so that only replicas load the model libraries, and only those of the engine in use.
-    threads, device = replica_threads(options.threads), replica_device(options.device)
+    threads = replica_threads(options.threads)
     if kind == "package":
         from deployments.engines.qwen3_package import Qwen3PackageEngine
 
         memory = {} if options.memory is None else {"memory_bytes": options.memory}
         return Qwen3PackageEngine(
-            model_dir, threads=threads, device=device, precision=options.precision, **memory
+            model_dir,
+            threads=threads,
+            device=claim_device(options.device),
+            precision=options.precision,
+            **memory,
         )
     from deployments.engines.qwen3_vllm import Qwen3VllmEngine
 
+    # The model is in a process of vLLM's own: to begin with CUDA in this one would take memory for nothing.
+    device = replica_device(options.device)
+    gpus = [] if device == "cpu" else await asyncio.to_thread(visible_gpus)
     return await Qwen3VllmEngine.create(
         model_dir,
         device=device,
         precision=options.precision,
         memory=options.memory,
         gpu_share=replica_gpu_share(),
+        gpu_memory=min(gpus, default=None),
         max_model_len=options.max_model_len,
         threads=threads,
         max_num_seqs=_SLOTS["vllm"],

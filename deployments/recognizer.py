@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -14,7 +13,8 @@ from deployments.engines.base import NO_HINTS, AsrEngine, EngineOptions, Recogni
 from deployments.engines.kernel_caches import bound_kernel_caches
 from deployments.load import StageLoad
 from deployments.messages import SAMPLE_RATE, RecognitionRequest
-from deployments.replica import StageMetrics, read_audio, replica_device, replica_threads
+from deployments.replica import StageMetrics, claim_device, model_directory, read_audio, replica_threads
+from deployments.tracing import UNOBSERVED, Observability, observe, observed
 
 
 class RecognizerConfig(BaseModel):
@@ -57,7 +57,16 @@ OF_ITS_OWN: dict[str, Any] = {
         "metrics_interval_s": 1,
         "look_back_period_s": 2,
         "upscale_delay_s": 1,
-        "downscale_delay_s": 600,
+        "downscale_delay_s": 30,
+        "policy": {
+            "policy_function": "deployments.autoscaling:AudioPolicy",
+            "policy_kwargs": {
+                "target_wait_seconds": 0.5,
+                "target_busy": 0.8,
+                "max_lag_seconds": 0.5,
+                "hold_seconds": 300,
+            },
+        },
     },
 }
 """Options of a deployment for which serve_config.yaml has no entry: which those are, ``ENABLED_MODELS``
@@ -71,7 +80,11 @@ class Recognizer:
     A segment's cost is its length: engines pack the segments of a batch and pad nothing.
     """
 
-    def __init__(self, model_dir: str, options: RecognizerOptions) -> None:
+    def __init__(
+        self, model_dir: str, options: RecognizerOptions, *, observability: Observability = UNOBSERVED
+    ) -> None:
+        self._observed = observe(observability)
+        self._metrics = StageMetrics()
         bound_kernel_caches()
         self._engine = _load(model_dir, options)
         self._engine.transcribe([np.zeros(SAMPLE_RATE, np.int16)], [NO_HINTS])
@@ -79,14 +92,17 @@ class Recognizer:
             self._transcribe,
             RecognizerConfig().max_batch_seconds,
             max_items=options.max_batch_segments,
-            report=StageMetrics().batch,
+            report=self._observed.reporting(self._metrics.batch),
+            traceparent=self._observed.traceparent_now,
         )
+        self._metrics.ready(self._queue.load)
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         config = RecognizerConfig(**user_config)
         self._queue.budget = config.max_batch_seconds
         self._queue.wait_seconds = config.batch_wait_seconds
 
+    @observed
     async def transcribe(self, request: RecognitionRequest) -> Recognition:
         """Recognize one segment; word times are milliseconds from its begin."""
         samples = await read_audio(request.audio)
@@ -104,6 +120,7 @@ class Recognizer:
         return self._queue.load().numbers()
 
     async def check_health(self) -> None:
+        self._metrics.sample()
         await self._queue.check()
 
     def _transcribe(self, items: Any) -> list[Recognition]:
@@ -117,8 +134,8 @@ def _load(model_dir: str, options: RecognizerOptions) -> AsrEngine:
     module = import_module(name if "." in name else f"deployments.engines.{name}")
     made = EngineOptions(
         threads=replica_threads(),
-        device=replica_device(options.device),
+        device=claim_device(options.device),
         precision=options.precision,
         backend=options.backend,
     )
-    return cast(AsrEngine, module.load(Path(model_dir), made))
+    return cast(AsrEngine, module.load(model_directory(model_dir), made))

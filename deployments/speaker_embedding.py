@@ -13,7 +13,8 @@ from deployments.engines.base import SpeakerEngine, Stretch
 from deployments.engines.kernel_caches import bound_kernel_caches
 from deployments.load import StageLoad
 from deployments.messages import SAMPLE_RATE, EmbeddingRequest, Embeddings
-from deployments.replica import StageMetrics, read_audio, replica_device, replica_threads
+from deployments.replica import StageMetrics, claim_device, model_directory, read_audio, replica_threads
+from deployments.tracing import UNOBSERVED, Observability, observe, observed
 
 _KERNELS = 256
 """Kernels that are kept. A batch of CAM++ takes 75; to make them anew takes 20 ms, 10 % of a full batch."""
@@ -59,7 +60,16 @@ def _load(
         "metrics_interval_s": 1,
         "look_back_period_s": 2,
         "upscale_delay_s": 1,
-        "downscale_delay_s": 600,
+        "downscale_delay_s": 30,
+        "policy": {
+            "policy_function": "deployments.autoscaling:AudioPolicy",
+            "policy_kwargs": {
+                "target_wait_seconds": 0.5,
+                "target_busy": 0.8,
+                "max_lag_seconds": 0.5,
+                "hold_seconds": 300,
+            },
+        },
     },
 )
 class SpeakerEmbedding:
@@ -69,19 +79,35 @@ class SpeakerEmbedding:
     """
 
     def __init__(
-        self, model_dir: str, device: str, precision: Precision, backend: RequestedBackend = "auto"
+        self,
+        model_dir: str,
+        device: str,
+        precision: Precision,
+        backend: RequestedBackend = "auto",
+        *,
+        observability: Observability = UNOBSERVED,
     ) -> None:
+        self._observed = observe(observability)
+        self._metrics = StageMetrics()
         bound_kernel_caches(_KERNELS)
-        engine = _load(Path(model_dir), replica_threads(), replica_device(device), precision, backend)
+        directory, threads = model_directory(model_dir), replica_threads()
+        engine = _load(directory, threads, claim_device(device), precision, backend)
         engine.embed([np.zeros(SAMPLE_RATE, np.int16)])
         budget = SpeakerEmbeddingConfig().max_batch_seconds
-        self._queue = BatchQueue(engine.embed_stretches, budget, report=StageMetrics().batch)
+        self._queue = BatchQueue(
+            engine.embed_stretches,
+            budget,
+            report=self._observed.reporting(self._metrics.batch),
+            traceparent=self._observed.traceparent_now,
+        )
+        self._metrics.ready(self._queue.load)
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         config = SpeakerEmbeddingConfig(**user_config)
         self._queue.budget = config.max_batch_seconds
         self._queue.wait_seconds = config.batch_wait_seconds
 
+    @observed
     async def embed(self, request: EmbeddingRequest) -> Embeddings:
         """The voice in each window: one row for each, shape ``(windows, dimensions)``.
 
@@ -107,4 +133,5 @@ class SpeakerEmbedding:
         return self._queue.load().numbers()
 
     async def check_health(self) -> None:
+        self._metrics.sample()
         await self._queue.check()

@@ -20,7 +20,8 @@ from deployments.engines.base import VadBlock, VadEngine, VadOptions, VadResult
 from deployments.engines.kernel_caches import bound_kernel_caches
 from deployments.load import StageLoad
 from deployments.messages import SAMPLE_RATE, LiveVadRequest, VadRequest
-from deployments.replica import StageMetrics, read_audio, replica_device, replica_threads
+from deployments.replica import StageMetrics, claim_device, model_directory, read_audio, replica_threads
+from deployments.tracing import UNOBSERVED, Observability, observe, observed
 
 
 class VadConfig(BaseModel):
@@ -51,14 +52,31 @@ def _load(directory: Path, threads: int, device: str, backend: RequestedBackend)
 class Vad:
     """Serves an engine that implements :class:`deployments.engines.base.VadEngine`."""
 
-    def __init__(self, model_dir: str, device: str, backend: RequestedBackend = "auto") -> None:
+    def __init__(
+        self,
+        model_dir: str,
+        device: str,
+        backend: RequestedBackend = "auto",
+        *,
+        observability: Observability = UNOBSERVED,
+    ) -> None:
+        self._observed = observe(observability)
+        self._metrics = StageMetrics()
         bound_kernel_caches()
-        engine = _load(Path(model_dir), replica_threads(), replica_device(device), backend)
+        engine = _load(model_directory(model_dir), replica_threads(), claim_device(device), backend)
         engine.detect([VadBlock(np.zeros(SAMPLE_RATE, np.int16), None, True, VadOptions())])
-        config, metrics = VadConfig(), StageMetrics()
-        self._queue = BatchQueue(engine.detect, config.max_batch_blocks, report=metrics.batch)
+        config = VadConfig()
+        self._queue = BatchQueue(
+            engine.detect,
+            config.max_batch_blocks,
+            report=self._observed.reporting(self._metrics.batch),
+            traceparent=self._observed.traceparent_now,
+        )
         # On a thread of their own: blocks of files are long, and a person who speaks does not wait for them.
-        self._live = BatchQueue(engine.detect, config.max_live_batch_blocks, report=metrics.batch, live=True)
+        self._live = BatchQueue(
+            engine.detect, config.max_live_batch_blocks, report=self._metrics.batch, live=True
+        )
+        self._metrics.ready(self._loads)
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         config = VadConfig(**user_config)
@@ -66,6 +84,7 @@ class Vad:
         self._live.budget = config.max_live_batch_blocks
         self._queue.wait_seconds = self._live.wait_seconds = config.batch_wait_seconds
 
+    @observed
     async def detect(self, request: VadRequest) -> VadResult:
         """Find the speech in the next block of a recording."""
         samples = await read_audio(request.audio)
@@ -76,6 +95,7 @@ class Vad:
         """Find the speech in the next audio of live sessions; for each its results, or what it came to."""
         return await asyncio.gather(*(self._follow(request) for request in requests), return_exceptions=True)
 
+    @observed
     async def _follow(self, request: LiveVadRequest) -> list[VadResult]:
         """One result for each block, at least one; the last one holds the state."""
         results: list[VadResult] = []
@@ -92,11 +112,15 @@ class Vad:
 
     async def load(self) -> StageLoad:
         """What this replica has to do."""
-        return StageLoad.of([self._queue.load(), self._live.load()])
+        return self._loads()
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """The same, for Serve's controller."""
-        return (await self.load()).numbers()
+        return self._loads().numbers()
+
+    def _loads(self) -> StageLoad:
+        return StageLoad.of([self._queue.load(), self._live.load()])
 
     async def check_health(self) -> None:
+        self._metrics.sample()
         await asyncio.gather(self._queue.check(), self._live.check())

@@ -1,7 +1,8 @@
 """The whole graph on one screen."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -18,7 +19,7 @@ from deployments.qwen3_store import find_qwen3
 from deployments.recognizer import OF_ITS_OWN, Recognizer, RecognizerOptions
 from deployments.speaker_embedding import SpeakerEmbedding
 from deployments.vad import Vad
-from serve_app.enabled_models import choose_models
+from serve_app.enabled_models import FORMER, choose_models
 from serve_app.handles import ModelHandles
 from serve_app.ingress import Ingress
 from serve_app.jobs.deployment import Jobs
@@ -26,9 +27,14 @@ from serve_app.model_hub.needs import ensure_present
 from serve_app.models import ServedModel, ServedModels, has_aligner
 from serve_app.settings import Settings
 from serve_app.speaker_tuning import has_speaker_model, speaker_tuning
+from serve_app.tracing import observability_of
 from serve_app.unmet_settings import unmet_settings
 
 logger = logging.getLogger("ray.serve")
+
+_SURGE_PERCENT = 25
+"""Replicas of a new version that start before old ones end, as a share of all, one at least. Serve would end
+old ones first: with one replica, everybody waits for its model to load."""
 
 Node = Callable[..., Application]
 
@@ -37,7 +43,9 @@ def build(args: dict[str, Any]) -> Application:
     """Build the graph; ``serve_config.yaml`` names this function as its ``import_path``.
 
     Args:
-        args: settings, as in :class:`serve_app.settings.Settings`; the environment wins over them.
+        args: settings, as in :class:`serve_app.settings.Settings`; the environment wins over them. What is
+            under ``FORMER`` are those of before: deployments that only they ask for stay in the graph,
+            where nobody new is sent to them, for ingress replicas of before that still have sessions.
 
     Raises:
         pydantic.ValidationError: a setting is unknown or out of range.
@@ -49,22 +57,61 @@ def build(args: dict[str, Any]) -> Application:
         ModelNotFound: ``ENABLED_MODELS`` names what is no recognizer, or the default model is not served.
         ModelRefused: ``ENABLED_MODELS`` names a model that cannot be used yet.
     """
+    asked = dict(args)
+    former = asked.pop(FORMER, None)
+    settings = _chosen(asked)
+    node = _Nodes(settings)
+    models = _models(settings, node)
+    if former is not None:
+        models = replace(models, former=_left_over(former, node.by_name))
+    tuning = speaker_tuning(settings)
+    jobs = node(Jobs, settings, models, tuning)
+    return node(Ingress, settings, models, jobs, tuning)
+
+
+def _left_over(former: dict[str, Any], there: Container[str]) -> tuple[Application, ...]:
+    """The models of a graph of before, but for those whose deployment is ``there`` again."""
+    settings = _chosen(former)
+    node = _Nodes(settings)
+    _models(settings, node)
+    return tuple(model for name, model in node.by_name.items() if name not in there)
+
+
+def _chosen(args: dict[str, Any]) -> Settings:
     asked = Settings(**args)
     choice = choose_models(asked)
     for note in (*choice.notes, *unmet_settings(asked)):
         logger.warning(note)
-    settings = choice.settings
+    return choice.settings
+
+
+class _Nodes:
+    """Makes deployments of classes, with what all have in common; keeps them by name."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._level = "DEBUG" if settings.debug else settings.log_level
+        self._observability = observability_of(settings)
+        self.by_name: dict[str, Application] = {}
+
+    def __call__(self, deployment: Any, *init_args: Any) -> Application:
+        # One line per request is the ingress's; its calls to the models would add a dozen more.
+        told = self._observability
+        logs = {
+            "log_level": self._level,
+            "enable_access_log": deployment is Ingress and not told.json_logs,
+            "encoding": "JSON" if told.json_logs else "TEXT",
+        }
+        made = deployment.options(logging_config=logs, max_surge_percent=_SURGE_PERCENT)
+        self.by_name[made.name] = cast(Application, made.bind(*init_args, observability=told))
+        return self.by_name[made.name]
+
+
+def _models(settings: Settings, node: Node) -> ModelHandles:
     served = ServedModels(settings)
     ensure_present(settings)
 
     def model(reference: str) -> str:
         return str(_directory(reference, settings))
-
-    def node(deployment: Any, *init_args: Any) -> Application:
-        # One line per request is the ingress's; its calls to the models would add a dozen more.
-        level = "DEBUG" if settings.debug else settings.log_level
-        logs = {"log_level": level, "enable_access_log": deployment is Ingress}
-        return cast(Application, deployment.options(logging_config=logs).bind(*init_args))
 
     vad = node(Vad, model(settings.vad_model), settings.device, settings.funasr_engine)
     streaming = punctuation = speakers = None
@@ -92,11 +139,8 @@ def build(args: dict[str, Any]) -> Application:
             settings.precision,
             settings.funasr_engine,
         )
-    tuning = speaker_tuning(settings)
     recognizers = _recognizers(served, settings, node)
-    models = ModelHandles(vad, recognizers, punctuation, streaming, speakers, _aligner(settings, node))
-    jobs = node(Jobs, settings, models, tuning)
-    return node(Ingress, settings, models, jobs, tuning)
+    return ModelHandles(vad, recognizers, punctuation, streaming, speakers, _aligner(settings, node))
 
 
 def _recognizers(served: ServedModels, settings: Settings, node: Node) -> Mapping[str, Application]:

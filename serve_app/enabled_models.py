@@ -10,6 +10,9 @@ from serve_app.gpu_memory import largest_gpu
 from serve_app.recognizers import ALL, AUTO, PARAFORMER, QWEN3, Recognizer, configured, listed, recognizers
 from serve_app.settings import Settings
 
+FORMER = "former"
+"""Among the arguments of a graph: those of before, while sessions that began with their models still last."""
+
 LARGE_GPU_BYTES = 32 * 10**9
 """Memory from which on a GPU holds the larger Qwen3-ASR. Cards that are sold with 32 GB have a little less
 than 32 GiB, and are meant."""
@@ -88,6 +91,8 @@ def _usable_memory(settings: Settings, gpu: Callable[[], int | None]) -> int | N
     device = settings.device.strip().lower()
     if device == "cpu":
         return None
+    if settings.gpu_memory is not None:
+        return int(settings.gpu_memory * 2**20)
     # Who starts a cluster may do so on a machine without a GPU: what is known is that there are some.
     return gpu() or 0 if device.startswith("cuda") else gpu()
 

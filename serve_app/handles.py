@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import ray
@@ -37,7 +38,7 @@ from deployments.messages import (
     VadResult,
     VadState,
 )
-from serve_app.calls import LOST, busy, call_pure, send_hashed, unavailable
+from serve_app.calls import LOST, States, busy, call_pure, send_hashed, unavailable, while_there
 from serve_app.coalescing import Coalescer
 from serve_app.models import ServedModels
 from serve_app.pipeline.graph import DEFAULT_RECOGNITION, StreamLost
@@ -58,7 +59,8 @@ class ModelHandles:
     ``DeploymentHandle`` of for the replicas that get it. ``None`` where a model is not served.
 
     ``recognizers``: by the id of their model. ``streaming``: ``ParaformerStreaming``. ``speakers``:
-    ``SpeakerEmbedding``. ``aligner``: ``Qwen3Aligner``.
+    ``SpeakerEmbedding``. ``aligner``: ``Qwen3Aligner``. ``former``: those that are there for sessions that
+    began before the last change of the config; nobody else is sent to them.
     """
 
     vad: Any
@@ -67,6 +69,7 @@ class ModelHandles:
     streaming: Any = None
     speakers: Any = None
     aligner: Any = None
+    former: tuple[Any, ...] = ()
 
 
 class ServeGraph:
@@ -76,8 +79,10 @@ class ServeGraph:
     replica or on the one that Serve starts in its place: a bounded number of times, with growing pauses.
     """
 
-    def __init__(self, handles: ModelHandles, models: ServedModels) -> None:
-        """``models`` tells whom to ask for which."""
+    def __init__(self, handles: ModelHandles, models: ServedModels, states: States | None = None) -> None:
+        """``models`` tells whom to ask for which, ``states`` which deployments there still are."""
+        self._states = states
+        self._call = call = partial(call_pure, states=states)
         self._vad: DeploymentHandle[Any] = handles.vad
         self._recognizers: Mapping[str, DeploymentHandle[Any]] = handles.recognizers
         self._punctuation: DeploymentHandle[Any] | None = handles.punctuation
@@ -86,7 +91,7 @@ class ServeGraph:
         self._models = models
         self._handles = handles
         self._qwen3 = {
-            model.id: Qwen3Calls(model.deployment, handles.recognizers[model.id], handles.aligner)
+            model.id: Qwen3Calls(model.deployment, handles.recognizers[model.id], handles.aligner, call)
             for model in models.generative
         }
         self._live_vad = Coalescer(
@@ -114,7 +119,7 @@ class ServeGraph:
         self, audio: AudioSlice, state: VadState | None, final: bool, options: VadOptions
     ) -> VadResult:
         request = VadRequest(audio, state, final, options)
-        result: VadResult = await call_pure("Vad", lambda: self._vad.detect.remote(request))
+        result: VadResult = await self._call("Vad", lambda: self._vad.detect.remote(request))
         return result
 
     async def transcribe(
@@ -129,7 +134,9 @@ class ServeGraph:
             return await self._qwen3[model.id].transcribe(audio, options, priority)
         hints = Hints(options.hotwords, options.language, options.itn)
         recognizer, request = self._recognizers[model.id], RecognitionRequest(audio, priority, hints)
-        result: Recognition = await call_pure(model.deployment, lambda: recognizer.transcribe.remote(request))
+        result: Recognition = await self._call(
+            model.deployment, lambda: recognizer.transcribe.remote(request)
+        )
         return result
 
     async def decode(
@@ -152,13 +159,13 @@ class ServeGraph:
     ) -> Embeddings:
         assert self._speakers is not None, "this graph was made without a speaker model"
         speakers, request = self._speakers, EmbeddingRequest(audio, tuple(windows), priority)
-        result: Embeddings = await call_pure("SpeakerEmbedding", lambda: speakers.embed.remote(request))
+        result: Embeddings = await self._call("SpeakerEmbedding", lambda: speakers.embed.remote(request))
         return result
 
     async def punctuate(self, words: Sequence[str]) -> list[str]:
         assert self._punctuation is not None, "this graph was made of models that set marks themselves"
         punctuation, request = self._punctuation, PunctuationRequest(words)
-        result: list[str] = await call_pure("Punctuation", lambda: punctuation.punctuate.remote(request))
+        result: list[str] = await self._call("Punctuation", lambda: punctuation.punctuate.remote(request))
         return result
 
     async def detect_live(
@@ -168,7 +175,7 @@ class ServeGraph:
         return await self._live_vad.submit(LiveVadRequest(samples, block, state, final, options))
 
     async def _detect_all(self, requests: Sequence[LiveVadRequest]) -> list[list[VadResult] | BaseException]:
-        results: list[list[VadResult] | BaseException] = await call_pure(
+        results: list[list[VadResult] | BaseException] = await self._call(
             "Vad", lambda: self._vad.detect_live.remote(requests)
         )
         return results
@@ -176,14 +183,15 @@ class ServeGraph:
     async def punctuate_live(self, words: Sequence[str], context: Sequence[str]) -> PunctuatedBlock:
         assert self._punctuation is not None, "this graph was made of models that set marks themselves"
         punctuation, request = self._punctuation, LivePunctuationRequest(words, context)
-        result: PunctuatedBlock = await call_pure(
+        result: PunctuatedBlock = await self._call(
             "Punctuation", lambda: punctuation.punctuate_live.remote(request)
         )
         return result
 
     async def stream(self, step: StreamStep) -> tuple[Token, ...]:
         try:
-            reply: StreamReply = await self._to_stream("step", step.stream_id, step)
+            call = self._to_stream("step", step.stream_id, step)
+            reply: StreamReply = await while_there("ParaformerStreaming", call, self._states)
         except LOST as error:
             raise StreamLost(f"replica lost ({type(error).__name__})") from error
         except BackPressureError as error:

@@ -24,14 +24,16 @@ from serve_app.api.realtime.router import realtime_router
 from serve_app.api.root import root_router
 from serve_app.api.speakers.router import speakers_router
 from serve_app.fetching import Fetcher
+from serve_app.following import Followed
 from serve_app.jobs.service import DatabaseJobs, Wake, wake_nobody
-from serve_app.live import LiveMetrics
+from serve_app.observability.meter import Meter
 from serve_app.overview import OverviewSource
 from serve_app.pipeline.graph import LiveGraph
 from serve_app.pipeline.speakers.types import SpeakerTuning
 from serve_app.services import READY, Readiness, Services
 from serve_app.settings import Settings
 from serve_app.speakers.service import SpeakerService
+from serve_app.tracing import Tracing, trace_options
 from serve_app.transcript_log import live_service_of, transcriber_of
 from serve_app.web.router import page_router
 
@@ -40,19 +42,23 @@ def create_app(
     settings: Settings,
     graph: LiveGraph,
     readiness: Readiness,
-    metrics: LiveMetrics | None = None,
+    metrics: Meter | None = None,
     wake: Wake = wake_nobody,
     tuning: SpeakerTuning | None = None,
     *,
     behind_proxy: bool = False,
     overview: OverviewSource | None = None,
+    tracing: Tracing | None = None,
 ) -> FastAPI:
     """Build the HTTP side. Knows nothing of Ray: tests give it a graph of their own.
 
     ``wake`` tells a worker of jobs that there is something to do. ``tuning`` is what the speaker model asks
     for. ``behind_proxy``: something in front, as Serve's proxy, numbers requests and puts the number on each
-    answer. ``overview`` tells what runs; without it there is no ``/admin``.
+    answer. ``overview`` tells what runs; without it there is no ``/admin``. ``tracing`` is what the settings
+    ask for, where the caller has opened it.
     """
+    tracing = tracing or Tracing(trace_options(settings))
+    graph = tracing.graph(graph)
     app = FastAPI(
         title="asr-serve",
         version=version("asr-serve"),
@@ -60,6 +66,7 @@ def create_app(
     )
     add_error_handlers(app)
     _add_cors(app, settings.cors_origins)
+    app.add_middleware(Followed, tracing=tracing, lines=settings.log_format == "json", meter=metrics)
     if not behind_proxy:
         app.add_middleware(RequestId)
     services = Services(
@@ -73,6 +80,7 @@ def create_app(
         readiness=readiness,
     )
     app.state.services = services
+    app.state.tracing = tracing
     app.include_router(openai_router(services))
     app.include_router(
         funasr_router(

@@ -7,23 +7,27 @@ from typing import Any
 from fastapi import FastAPI
 from ray import serve
 from ray.exceptions import RayError
-from ray.serve._private.common import ReplicaState
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
-from ray.serve.metrics import Gauge, Histogram
 
 from deployments.load import IngressLoad
+from deployments.tracing import UNOBSERVED, Observability, observe_process
+from serve_app.departure import Departure
+from serve_app.deployment_states import DeploymentStates
 from serve_app.handles import ModelHandles, ServeGraph
 from serve_app.http import create_app
 from serve_app.models import ServedModels
+from serve_app.observability.serving import ServeMeter
+from serve_app.overview.cluster import ClusterOverview
 from serve_app.pipeline.speakers.types import SpeakerTuning
-from serve_app.services import READY, Services
+from serve_app.services import Services
 from serve_app.settings import Settings
+from serve_app.tracing import Tracing
 
 logger = logging.getLogger("ray.serve")
 
 _WAKE_SECONDS = 5
-_LATENCIES = [0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10, 30]
+_WITHOUT_MODEL = ("Ingress", "Jobs")
 
 
 @serve.deployment(
@@ -44,29 +48,55 @@ class Ingress:
         models: ModelHandles,
         jobs: DeploymentHandle[Any],
         tuning: SpeakerTuning,
+        *,
+        observability: Observability = UNOBSERVED,
     ) -> None:
+        resource = observe_process(observability)
+        self._tracing = Tracing(observability.tracing, resource)
         self._settings = settings
         self._tuning = tuning
-        self._graph = ServeGraph(models, ServedModels(settings))
+        served = ServedModels(settings)
+        self._models = [model.id for model in served]
+        self._application = serve.get_replica_context().app_name
+        self._states = DeploymentStates(self._application)
+        self._graph = ServeGraph(models, served, self._states)
         self._jobs = jobs
         self._wakes: set[asyncio.Task[None]] = set()
-        self._application = serve.get_replica_context().app_name
 
     def __serve_build_asgi_app__(self) -> Any:
         self._app = self._build()
+        services: Services = self._app.state.services
+        # Serve asks for the application on the event loop that the replica lives on.
+        self._departure = asyncio.create_task(Departure(services.live.end).run())
         return self._app
 
     def _build(self) -> FastAPI:
-        metrics = _ServeLiveMetrics()
+        limits = IngressLoad(
+            max_live_sessions=self._settings.max_live_sessions,
+            max_concurrent_files=self._settings.max_concurrent_files,
+        )
+        meter = ServeMeter([*self._graph.stages], limits)
+        # Serve makes a replica on the event loop that it lives on.
+        self._sampling = asyncio.create_task(meter.keep())
         return create_app(
             self._settings,
             self._graph,
-            self._deployment_states,
-            metrics,
+            self._own_states,
+            meter,
             self._wake,
             self._tuning,
             behind_proxy=True,
+            overview=self._overview(),
+            tracing=self._tracing,
         )
+
+    async def _own_states(self) -> dict[str, str]:
+        """Of the deployments that this replica needs: while a config changes, there may be others."""
+        needed = {*self._graph.stages, *_WITHOUT_MODEL}
+        return {name: state for name, state in (await self._states()).items() if name in needed}
+
+    def _overview(self) -> ClusterOverview:
+        return ClusterOverview(self._application, self._models, self._graph.stages, *_WITHOUT_MODEL)
 
     async def end_live_connections(self) -> None:
         """The server is being stopped: live clients get what is left to tell, and a close."""
@@ -99,38 +129,3 @@ class Ingress:
                 await self._jobs.wake.remote()
         except (RayError, RayServeException, TimeoutError) as error:
             logger.debug("no worker of jobs was woken: %r", error)
-
-    async def _deployment_states(self) -> dict[str, str]:
-        """``READY`` where a replica runs, also while others start or stop; else Serve's own word."""
-        status = await asyncio.to_thread(serve.status)
-        deployments = status.applications[self._application].deployments
-        return {
-            name: READY if deployment.replica_states.get(ReplicaState.RUNNING) else deployment.status.value
-            for name, deployment in deployments.items()
-        }
-
-
-class _ServeLiveMetrics:
-    """Implements :class:`serve_app.live.LiveMetrics`. Serve adds deployment, replica and application."""
-
-    def __init__(self) -> None:
-        self._sessions = Gauge("asr_live_sessions", "Live sessions that are open.")
-        self._first_partial = Histogram(
-            "asr_live_first_partial_seconds",
-            "From a session's first audio to its first partial text.",
-            _LATENCIES,
-        )
-        self._final_after_end = Histogram(
-            "asr_live_final_after_end_seconds",
-            "From the end of a session's audio to its last event.",
-            _LATENCIES,
-        )
-
-    def sessions(self, count: int) -> None:
-        self._sessions.set(count)
-
-    def first_partial(self, seconds: float) -> None:
-        self._first_partial.observe(seconds)
-
-    def final_after_end(self, seconds: float) -> None:
-        self._final_after_end.observe(seconds)

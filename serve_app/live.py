@@ -1,27 +1,28 @@
 """Live sessions of one ingress replica: admission, defaults, measures. What every live protocol opens."""
 
-import time
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from typing import Protocol
 from weakref import WeakSet
 
-from deployments.messages import Hotword, Pcm, RecognitionOptions
+from deployments.messages import Hotword, RecognitionOptions
+from serve_app.activity import current_activity
 from serve_app.errors import InvalidParameter, Overloaded
+from serve_app.followed_session import FollowedSession
+from serve_app.measured_session import MeasuredSession
 from serve_app.models import ServedModel, ServedModels
+from serve_app.observability.meter import LiveMetrics
 from serve_app.pipeline.finishing import Finisher
 from serve_app.pipeline.graph import LiveGraph
 from serve_app.pipeline.hotwords import LONGEST_CONTEXT, context_of
 from serve_app.pipeline.hotwords_file import ServerHotwords
 from serve_app.pipeline.hotwords_report import AskedHotwords
 from serve_app.pipeline.live.events import (
-    Finished,
-    LiveEvent,
     LiveOptions,
     NearField,
-    Partial,
     Redecoding,
 )
 from serve_app.pipeline.live.session import LiveSession
@@ -33,22 +34,6 @@ _RETRY_AFTER_SECONDS = 5
 
 _LONGEST_REDECODED_MS = 30_000
 """A generative model hears all of a sentence at each step, so this is what bounds a step."""
-
-
-class LiveMetrics(Protocol):
-    """Where a service reports how it does. Seconds."""
-
-    def sessions(self, count: int) -> None:
-        """Sessions that are open now."""
-        ...
-
-    def first_partial(self, seconds: float) -> None:
-        """From a session's first audio to its first partial text."""
-        ...
-
-    def final_after_end(self, seconds: float) -> None:
-        """From the end of a session's audio to its last event."""
-        ...
 
 
 class Follower(Protocol):
@@ -75,6 +60,7 @@ class LiveService:
         self._max_sessions = settings.max_live_sessions
         self._metrics = metrics
         self._active = 0
+        self._by_protocol: Counter[str] = Counter()
         self._followers: WeakSet[Follower] = WeakSet()
         self._finisher = Finisher()
         near_field = NearField(threshold=settings.asr_nearfield_rms_threshold)
@@ -165,23 +151,35 @@ class LiveService:
                 f"The server holds {self._active} live sessions, its limit; please try again later.",
                 _RETRY_AFTER_SECONDS,
             )
-        self._count(1)
+        protocol = _protocol()
+        self._count(protocol, 1)
         speakers = _Speakers(self._tuning)
         try:
             yield lambda options: self._session(options, speakers.told_apart(options.speakers))
         finally:
-            self._count(-1)
+            self._count(protocol, -1)
 
     def _session(self, options: LiveOptions, speakers: LiveSpeakers | None) -> LiveSession:
         session_id = uuid.uuid4().hex
+        model = options.recognition.model or self.models.default.id
+        given = self._graph, options, session_id, self._finisher, speakers
         if self._metrics is None:
-            return LiveSession(self._graph, options, session_id, self._finisher, speakers)
-        return _MeasuredSession(self._graph, options, session_id, self._finisher, speakers, self._metrics)
+            return FollowedSession(LiveSession(*given), model, session_id)
+        return FollowedSession(
+            MeasuredSession(*given, metrics=self._metrics, protocol=_protocol()), model, session_id
+        )
 
-    def _count(self, change: int) -> None:
+    def _count(self, protocol: str, change: int) -> None:
         self._active += change
+        self._by_protocol[protocol] += change
         if self._metrics is not None:
-            self._metrics.sessions(self._active)
+            self._metrics.sessions(protocol, self._by_protocol[protocol])
+
+
+def _protocol() -> str:
+    """What the client speaks on whose behalf this runs."""
+    activity = current_activity()
+    return "" if activity is None else activity.protocol
 
 
 class _Speakers:
@@ -197,41 +195,3 @@ class _Speakers:
             self._options = options
             self._speakers = None if options is None else LiveSpeakers(options, self._tuning)
         return self._speakers
-
-
-class _MeasuredSession(LiveSession):
-    """Tells ``metrics`` how long its client waited."""
-
-    def __init__(
-        self,
-        graph: LiveGraph,
-        options: LiveOptions,
-        session_id: str,
-        finisher: Finisher,
-        speakers: LiveSpeakers | None,
-        metrics: LiveMetrics,
-    ) -> None:
-        super().__init__(graph, options, session_id, finisher, speakers)
-        self._metrics = metrics
-        self._first_audio: float | None = None
-        self._last_audio: float | None = None
-
-    async def push(self, samples: Pcm) -> None:
-        if self._first_audio is None:
-            self._first_audio = time.monotonic()
-        await super().push(samples)
-
-    async def finish(self) -> None:
-        if self._last_audio is None:
-            self._last_audio = time.monotonic()
-        await super().finish()
-
-    async def events(self) -> AsyncIterator[LiveEvent]:
-        first_partial = True
-        async for event in super().events():
-            if isinstance(event, Partial) and first_partial and self._first_audio is not None:
-                first_partial = False
-                self._metrics.first_partial(time.monotonic() - self._first_audio)
-            elif isinstance(event, Finished) and self._last_audio is not None:
-                self._metrics.final_after_end(time.monotonic() - self._last_audio)
-            yield event

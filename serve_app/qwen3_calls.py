@@ -1,7 +1,7 @@
 """Calls of Qwen3-ASR and of its aligner."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -32,9 +32,16 @@ logger = logging.getLogger("ray.serve")
 class Qwen3Calls:
     """All are pure; what nobody waits for any more gives its place in the model's batches back."""
 
-    def __init__(self, name: str, asr: DeploymentHandle[Any], aligner: DeploymentHandle[Any] | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        asr: DeploymentHandle[Any],
+        aligner: DeploymentHandle[Any] | None,
+        call: Callable[[str, Callable[[], Any]], Awaitable[Any]] = call_pure,
+    ) -> None:
         """``name``: of the deployment ``asr``. ``aligner``: without it, times of words are the estimates of
-        ``asr``."""
+        ``asr``. ``call``: how a deployment is called; as :func:`serve_app.calls.call_pure`."""
+        self._call = call
         self._name = name
         self._asr = asr
         self._aligner = aligner
@@ -44,7 +51,7 @@ class Qwen3Calls:
     ) -> Recognition:
         """Recognize one segment; words have measured times where they count and can be found."""
         request = SpeechRequest(audio, None, options.language, options.context, priority=priority)
-        heard: Recognition = await _ask(self._name, self._asr.options(method_name="transcribe"), request)
+        heard: Recognition = await self._ask(self._asr.options(method_name="transcribe"), request)
         if not heard.words or not options.word_times or heard.language not in ALIGNED:
             return heard
         return replace(heard, words=await self._timed(audio, heard.words, heard.language, priority))
@@ -64,7 +71,7 @@ class Qwen3Calls:
             audio, tail, options.language, options.context, tuple(prefix), max_tokens, Priority.LIVE
         )
         handle = self._asr.options(method_name="decode", session_id=session_id)
-        result: Hypothesis = await _ask(self._name, handle, request)
+        result: Hypothesis = await self._ask(handle, request)
         return result
 
     async def _timed(
@@ -76,12 +83,11 @@ class Qwen3Calls:
         request = AlignmentRequest(audio, tuple(word.text for word in words), language, priority)
         handle = self._aligner.options(method_name="align")
         try:
-            times: Times = await call_pure("Qwen3Aligner", lambda: ended_with_caller(handle.remote(request)))
+            times: Times = await self._call("Qwen3Aligner", lambda: ended_with_caller(handle.remote(request)))
             return aligned(words, times)
         except (AsrError, RayError, RayServeException, ValueError) as error:
             logger.warning("times of %d words are estimated: the aligner failed: %r", len(words), error)
             return words
 
-
-async def _ask(name: str, handle: DeploymentHandle[Any], request: Any) -> Any:
-    return await call_pure(name, lambda: ended_with_caller(send_hashed(handle, request)))
+    async def _ask(self, handle: DeploymentHandle[Any], request: Any) -> Any:
+        return await self._call(self._name, lambda: ended_with_caller(send_hashed(handle, request)))

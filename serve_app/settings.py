@@ -99,6 +99,10 @@ class Settings(BaseSettings):
     """Key that clients must send (``Authorization: Bearer …``), or several, separated by commas: one for
     each client. Not set: no authentication."""
 
+    admin_key: Annotated[SecretStr | None, AfterValidator(_keys)] = None
+    """Key that shows how the service does (``/admin``, ``asr-serve top``). Not set: only clients on the same
+    machine see it, who need an ``API_KEY`` if there is one."""
+
     rate_limit: Annotated[str | None, AfterValidator(_rate_limit)] = None
     """Requests that one client may make, as ``60/minute`` or ``5/second; 1000/day``. Not set: any number."""
 
@@ -123,11 +127,26 @@ class Settings(BaseSettings):
     debug: Annotated[bool, BeforeValidator(_is_yes)] = False
     """Whether log lines are written down to ``DEBUG``, whatever ``log_level`` says."""
 
+    log_format: Literal["text", "json"] = "text"
+    """How log lines are written: ``text``, or one JSON object each."""
+
+    tracing: Literal["off", "otlp", "file"] = "off"
+    """Where traces of requests go: ``otlp`` (OTLP over HTTP, to ``OTEL_EXPORTER_OTLP_ENDPOINT``), ``file``
+    (``traces.jsonl`` in ``data_dir``) or nowhere."""
+
+    tracing_sample: float | None = Field(None, ge=0, le=1)
+    """Share of the requests that is traced, 0 to 1, of those whose client does not say. Not set: 0.01, or all
+    with ``tracing=file``."""
+
     log_transcripts: bool = False
     """Whether each result is logged, with its text. Without it, no log line holds what was said."""
 
     device: str = "auto"
     """Where models run: ``auto`` (CUDA where a replica was given a GPU, else CPU), ``cpu`` or ``cuda``."""
+
+    gpu_memory: Megabytes | None = Field(None, gt=0)
+    """Memory of each GPU as it is sold, in MB; a unit may be given (``24GB``). Not set: the driver is asked;
+    to be given where the graph is built on a machine without one, as on the head of a cluster."""
 
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of Paraformer and of the speaker model. ``auto``: bf16 on a GPU or on a CPU with AVX-512

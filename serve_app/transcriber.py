@@ -1,13 +1,15 @@
 """One uploaded recording: admission, decoding, the file pipeline. What every HTTP protocol calls."""
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager
 from dataclasses import replace
 from typing import BinaryIO
 
-from deployments.messages import SAMPLE_RATE, Priority, RecognitionOptions, VadOptions
+from deployments.messages import SAMPLE_RATE, Pcm, Priority, RecognitionOptions, VadOptions
+from serve_app.activity import note_audio, note_file, note_files, note_model, note_transcribed
 from serve_app.audio.decode import DecodeLimits, decode_blocks
-from serve_app.errors import InvalidParameter, Overloaded
+from serve_app.errors import AsrError, InvalidParameter, Overloaded
 from serve_app.models import ServedModels
 from serve_app.pipeline.file import Checkpoints, FileJob, FileOptions, in_thread
 from serve_app.pipeline.finishing import Finisher
@@ -20,6 +22,7 @@ from serve_app.pipeline.speakers.types import SpeakerOptions, SpeakerTuning
 from serve_app.pipeline.types import Transcript
 from serve_app.settings import Settings
 from serve_app.speaker_tuning import has_speaker_model
+from serve_app.stages import stage
 from serve_app.transcription import (
     ChannelsTranscription,
     FileTranscription,
@@ -83,10 +86,12 @@ class Transcriber:
                 _RETRY_AFTER_SECONDS,
             )
         self._active += 1
+        note_files(1)
         try:
             yield
         finally:
             self._active -= 1
+            note_files(-1)
 
     def check(self, options: TranscriptionOptions) -> TranscriptionOptions:
         """``options`` with the id of the model and the language as a code, if they can be served.
@@ -139,15 +144,20 @@ class Transcriber:
             InvalidParameter, ModelNotFound: the options cannot be served.
         """
         options = self.check(options or TranscriptionOptions())
+        began = time.monotonic()
         if options.speakers is not None and options.speakers.by_channel:
 
             def open_channel(of_channel: TranscriptionOptions) -> AbstractAsyncContextManager[Transcription]:
                 return self._open(source, of_channel, None, in_flight)
 
-            yield ChannelsTranscription(source, open_channel, self._options.tuning, options)
+            channels = ChannelsTranscription(source, open_channel, self._options.tuning, options)
+            yield channels
+            note_file(channels.seconds_decoded, time.monotonic() - began)
             return
         async with self._open(source, options, checkpoints, in_flight) as transcription:
             yield transcription
+            # Only reached where nothing was raised, and nobody left.
+            note_file(transcription.seconds_decoded, time.monotonic() - began)
 
     def join_channels(self, channels: Sequence[Transcript], language: str | None = None) -> Transcript:
         """One transcript of several of the same recording, each channel of which is one speaker.
@@ -185,9 +195,14 @@ class Transcriber:
             recognition=self._recognition(options),
             speakers=options.speakers,
         )
-        async with aclosing(in_thread(blocks)) as decoded:
+        note_model(options.model)
+        async with aclosing(in_thread(blocks)) as read, aclosing(_followed(read)) as decoded:
             job = FileJob(self._graph, file_options, checkpoints)
-            yield FileTranscription(job, decoded, self._finisher, options)
+            try:
+                yield FileTranscription(job, decoded, self._finisher, options)
+            finally:
+                note_audio(job.seconds_decoded)
+                note_transcribed()
 
     def _recognition(self, options: TranscriptionOptions) -> RecognitionOptions:
         model = self.models.find(options.model)
@@ -213,6 +228,27 @@ class Transcriber:
         """
         async with self.open(source, options) as transcription:
             return await transcription.transcript()
+
+
+async def _followed(blocks: AsyncGenerator[Pcm, None]) -> AsyncGenerator[Pcm, None]:
+    """The blocks of a recording. Decoding them is a stage: it lasts for as long as there are more, and works
+    while one is waited for."""
+    samples = 0
+    decode = stage("decode")
+    try:
+        while True:
+            with decode.working():
+                block = await anext(blocks, None)
+            if block is None:
+                return
+            samples += len(block)
+            yield block
+    except AsrError as error:
+        decode.fail(error)
+        raise
+    finally:
+        decode.set(audio_seconds=round(samples / SAMPLE_RATE, 3))
+        decode.end()
 
 
 _NO_LIMIT_MS = 24 * 3600 * 1000

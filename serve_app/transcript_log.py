@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 from typing import BinaryIO
 
 from deployments.messages import Pcm
-from serve_app.live import LiveMetrics, LiveService
+from serve_app.live import LiveService
+from serve_app.observability.meter import LiveMetrics
 from serve_app.pipeline.file import Checkpoints
 from serve_app.pipeline.graph import Graph, LiveGraph
 from serve_app.pipeline.live.events import LiveEvent, LiveOptions, SentenceFinal

@@ -17,6 +17,7 @@ from serve_app.pipeline.hotwords import Hotword
 from serve_app.pipeline.speakers.channels import MOST_CHANNELS, join_channels
 from serve_app.pipeline.speakers.types import SpeakerOptions, SpeakerTuning
 from serve_app.pipeline.types import Sentence, Transcript
+from serve_app.stages import UNFOLLOWED, stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +120,7 @@ class FileTranscription(Transcription):
         self._blocks = blocks
         self._finisher = finisher
         self._text = options.text
+        self._tells_speakers = options.speakers is not None
 
     @property
     def language(self) -> str | None:
@@ -141,14 +143,19 @@ class FileTranscription(Transcription):
         return self._job.seconds_done
 
     async def sentences(self) -> AsyncGenerator[Sentence, None]:
+        finishing = stage("finishing", itn=self._text.itn)
         async with aclosing(self._job.sentences(self._blocks)) as recognized:
             async for sentence in recognized:
                 text = self._text.suited(self.language)
                 await self._finisher.prepare(text)
-                for finished in self._finisher.finish(sentence, text):
+                with finishing.working():
+                    parts = self._finisher.finish(sentence, text)
+                for finished in parts:
                     self._sentences.append(finished)
                     yield finished
-        self._sentences = [*await self._job.with_speakers(self._sentences, self.so_far.language)]
+        finishing.end()
+        with stage("speakers") if self._tells_speakers else UNFOLLOWED:
+            self._sentences = [*await self._job.with_speakers(self._sentences, self.so_far.language)]
 
 
 OpenChannel = Callable[[TranscriptionOptions], AbstractAsyncContextManager[Transcription]]

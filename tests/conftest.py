@@ -15,8 +15,12 @@ ROOT = Path(__file__).parent.parent
 REACHABLE = {"ALLOW_PRIVATE_URLS": "127.0.0.2"}
 """One private address that the live server may fetch from; it stands for the internet."""
 SAMPLES = ROOT / "samples"
-RAY_ACCESS = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-"""How the cluster of the live server is reached from outside: by a key of this run."""
+RAY_ACCESS = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+}
+"""How the cluster of the live server is reached from outside: by a key of this run, on this machine."""
 
 
 def pytest_runtest_setup() -> None:
@@ -75,6 +79,9 @@ def server(tmp_path_factory: pytest.TempPathFactory, server_temp: Path) -> Itera
             "TMPDIR": str(server_temp),
             "RAY_TMPDIR": "/tmp",
             "MAX_AUDIO_SIZE": "20MB",
+            # To data/traces.jsonl beside the log: what crosses processes shows in traces of all of them.
+            "TRACING": "file",
+            "TRACING_SAMPLE": "1",
             **REACHABLE,
             **RAY_ACCESS,
         },

@@ -32,6 +32,11 @@ COVERED = {
     "make test-fast": "test_packaging.py::test_make_targets_run_what_they_say",
     "make test-vllm": "test_gpu_config.py::test_vllm_has_an_environment_of_its_own",
     "make serve GPU=1": "test_gpu_config.py::test_the_config_for_one_gpu_is_served_from_its_own_environment",
+    "make serve GPU=1 CONFIG=configs/gpu-16g.yaml": "test_profiles.py::test_it_fits_the_gpus_that_it_is_for",
+    ".venv/bin/asr-serve plan --gpu 24GB --streams 50 --files-rtfx 300 --output my-config.yaml": ""
+    "test_plan.py::test_the_profile_goes_to_stdout_and_the_table_to_stderr",
+    ".venv/bin/asr-serve plan --check configs/multi-node.yaml --gpu 24GB": ""
+    "test_plan.py::test_a_config_is_checked_for_gpus_elsewhere",
     "make fuzz": "test_packaging.py::test_make_targets_run_what_they_say",
     "make lint": "test_packaging.py::test_make_targets_run_what_they_say",
     "make types": "test_packaging.py::test_make_targets_run_what_they_say",
@@ -50,9 +55,37 @@ COVERED = {
     "test_model_export.py::test_the_output_is_named_and_found",
     "VAD_MODEL=fsmn-vad-onnx PUNCTUATION_MODEL=my-models/ct-punc make serve": "test_onnx_punctuation.py::"
     "test_the_deployment_runs_the_form_that_is_asked_for",
+    ".venv/bin/python -m benchmarks.autoscale_sim bursts": "test_autoscaling.py::"
+    "test_the_commands_make_a_recording_of_a_log_and_compare_policies_on_it",
+    ".venv/bin/python -m benchmarks.autoscale_traffic server.log traffic.jsonl": "test_autoscaling.py::"
+    "test_the_commands_make_a_recording_of_a_log_and_compare_policies_on_it",
+    ".venv/bin/python -m benchmarks.autoscale_sim traffic.jsonl --plot autoscaling.png": "test_autoscaling.py::"
+    "test_the_commands_make_a_recording_of_a_log_and_compare_policies_on_it",
     "PARAFORMER_MODEL=models/starter/paraformer-hotwords make serve": "test_models_server.py::"
     "test_several_recognizers_at_once",
+    ".venv/bin/ray start --head --node-ip-address 10.0.0.6 --port 6379 --num-cpus 0 "
+    "--dashboard-host 127.0.0.1 --node-manager-port 6380 --object-manager-port 6381 "
+    "--min-worker-port 20000 --max-worker-port 20999 --metrics-export-port 8080 "
+    "--object-store-memory 2000000000": "test_cluster.py::test_replicas_are_where_their_shares_have_room",
+    ".venv/bin/ray start --address 10.0.0.6:6379 --node-ip-address 10.0.0.7 --node-manager-port 6380 "
+    "--object-manager-port 6381 --min-worker-port 20000 --max-worker-port 20999 --metrics-export-port 8080 "
+    "--object-store-memory 2000000000": "test_cluster.py::test_replicas_are_where_their_shares_have_room",
+    ".venv/bin/serve deploy configs/multi-node.yaml": "test_cluster.py::"
+    "test_replicas_are_where_their_shares_have_room",
+    ".venv/bin/serve status": "test_cluster.py::test_replicas_are_where_their_shares_have_room",
+    "TRACING=file make serve": "test_tracing_server.py::"
+    "test_each_of_many_files_is_one_trace_through_all_processes",
+    "TRACING=otlp OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4318 make serve": "test_tracing.py::"
+    "test_spans_go_where_the_standard_variables_say",
+    "LOG_FORMAT=json make serve": "test_logs.py::test_no_log_holds_a_key_an_address_or_a_text",
+    ".venv/bin/python -m benchmarks.tracing_cost": "test_tracing.py::test_what_tracing_costs_can_be_measured",
+    "curl -s localhost:8080/metrics": "test_metrics.py::test_everything_listed_is_exported",
+    ".venv/bin/asr-serve dashboards --output k8s/monitoring": "test_dashboards.py::"
+    "test_the_command_writes_what_is_checked_in",
     "kill -HUP 12345": "test_cli.py::test_a_changed_config_is_applied_while_the_server_runs",
+    "cp .env.example .env": "test_images_compose.py::test_values_of_the_example_are_good_and_defaults_if_set",
+    "docker compose -f compose.cpu.yaml up -d": "test_images_compose.py::"
+    "test_commands_of_the_documents_fit_the_files",
 }
 """Commands that no test runs as they stand, with the test that covers what they do."""
 
@@ -62,6 +95,8 @@ RUN_AS_THEY_STAND = {
     "add-a-model.md": "test_add_a_model.py::test_the_commands_show_the_model",
     "models.md": "test_catalogue.py::test_the_commands_of_the_document_run_as_they_stand",
     "nls.md": "test_nls_docs.py::test_the_commands_run_and_print_what_is_said",
+    "deployment.md": "test_images_compose.py::test_commands_of_the_documents_fit_the_files",
+    "kubernetes.md": "test_k8s_docs.py::test_commands_lead_to_what_is_there",
     "speakers.md": "test_speakers_cli.py::test_the_commands_of_the_document_run_as_they_stand",
 }
 """Documents of which a test runs every command."""

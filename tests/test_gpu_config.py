@@ -18,7 +18,7 @@ from serve_app.cli.gpus import gpu_shortage
 from serve_app.cli.server import load_config
 
 ROOT = Path(__file__).parents[1]
-CONFIG = ROOT / "configs" / "gpu.yaml"
+CONFIG = ROOT / "configs" / "gpu-24g.yaml"
 
 
 def document() -> dict[str, Any]:
@@ -38,8 +38,8 @@ def test_the_config_for_one_gpu_is_one_of_serve() -> None:
         for name, item in deployments(document()).items()
         if "num_gpus" in item["ray_actor_options"]
     }
-    models = {"Vad", "Paraformer", "ParaformerStreaming", "Punctuation", "SpeakerEmbedding"}
-    assert shares.keys() == models | {"Qwen3ASR", "Qwen3Aligner"}
+    recognizers = {"Paraformer", "ParaformerStreaming", "Qwen3ASR"}
+    assert shares.keys() == recognizers | {"Qwen3Aligner", "SpeakerEmbedding"}
     assert sum(shares.values()) <= 1
 
 
@@ -47,7 +47,7 @@ def test_the_config_for_one_gpu_is_one_of_serve() -> None:
     ("shares", "gpus", "fits"),
     [
         ({}, 1, True),
-        ({"Paraformer": 0.12}, 1, False),
+        ({"Paraformer": 0.16}, 1, False),
         ({"Qwen3ASR": 0.6}, 1, False),
         ({"Qwen3ASR": 0.6}, 2, True),
         ({"Qwen3ASR": 1}, 1, False),
@@ -64,12 +64,12 @@ def test_shares_that_no_gpu_has_are_refused(shares: dict[str, float], gpus: int,
     shortage = gpu_shortage(ServeDeploySchema.model_validate(config), gpus)
     assert (shortage is None) is fits
     if shortage is not None:
-        assert f"Qwen3ASR {shares.get('Qwen3ASR', 0.5):g}" in shortage
+        assert f"Qwen3ASR {shares.get('Qwen3ASR', 0.46):g}" in shortage
 
 
 def test_replicas_count_at_their_largest_number() -> None:
     config = document()
-    deployments(config)["Vad"]["num_replicas"] = 2
+    deployments(config)["Paraformer"]["num_replicas"] = 2
     assert gpu_shortage(ServeDeploySchema.model_validate(config), 1) is not None
     scaled = copy.deepcopy(document())
     deployments(scaled)["Qwen3Aligner"]["autoscaling_config"]["max_replicas"] = 2
@@ -81,26 +81,31 @@ def test_a_config_for_cpus_needs_no_gpu() -> None:
 
 
 @pytest.mark.parametrize(
-    ("share", "told"), [(0.5, 0.48), (0.94, 0.92), (0.99, 0.92), (1.0, 0.92), (2.0, 0.92), (0.0, 0.92)]
+    ("share", "told"), [(0.5, 0.4583), (0.94, 0.8983), (0.99, 0.92), (1.0, 0.92), (2.0, 0.92), (0.0, 0.92)]
 )
 def test_vllm_takes_no_more_than_its_share(share: float, told: float) -> None:
-    assert utilization(share) == pytest.approx(told)
+    assert utilization(share, 24 << 30) == pytest.approx(told)
+
+
+def test_what_cuda_takes_is_a_smaller_share_of_a_larger_gpu() -> None:
+    assert utilization(0.5, 16 << 30) < utilization(0.5, 24 << 30) < utilization(0.5, 80 << 30)
+    assert utilization(0.5) == pytest.approx(0.45)
 
 
 def test_a_share_that_leaves_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="too small"):
-        utilization(0.02)
+        utilization(0.02, 24 << 30)
 
 
 def test_memory_of_vllm() -> None:
     model = ROOT / "models" / "starter" / "qwen3-asr"
-    shared = engine_arguments(VllmOptions(model, "cuda", gpu_share=0.5))
-    assert shared["gpu_memory_utilization"] == pytest.approx(0.48)
+    shared = engine_arguments(VllmOptions(model, "cuda", gpu_share=0.5, gpu_memory=24 << 30))
+    assert shared["gpu_memory_utilization"] == pytest.approx(0.4583)
     assert "kv_cache_memory_bytes" not in shared
-    fixed = engine_arguments(VllmOptions(model, "cuda", gpu_share=0.5, memory=6 << 30))
+    fixed = engine_arguments(VllmOptions(model, "cuda", gpu_share=0.5, memory=6 << 30, gpu_memory=24 << 30))
     assert fixed["kv_cache_memory_bytes"] == 6 << 30
     # vLLM looks whether this much is free, whatever it takes later.
-    assert fixed["gpu_memory_utilization"] == pytest.approx(0.48)
+    assert fixed["gpu_memory_utilization"] == pytest.approx(0.4583)
     on_cpu = engine_arguments(VllmOptions(model, "cpu"))
     assert on_cpu["kv_cache_memory_bytes"] == 1 << 30
     assert on_cpu["block_size"] % 32 == 0
@@ -149,7 +154,7 @@ def test_the_config_for_one_gpu_is_served_from_its_own_environment() -> None:
         [
             r"venv \.venv-gpu",
             r"\.venv-gpu/bin/python -m pip install .*-e '\.\[plot,vllm\]'",
-            r"\.venv-gpu/bin/asr-serve serve --config configs/gpu\.yaml",
+            r"\.venv-gpu/bin/asr-serve serve --config configs/gpu-24g\.yaml",
         ],
     )
 

@@ -10,6 +10,7 @@ import pytest
 from benchmarks.live_server import LiveServer
 from serve_app.errors import Overloaded
 from serve_app.live import LiveService
+from serve_app.observability.meter import NoMeter
 from serve_app.pipeline.live.events import Finished, NearField
 from serve_app.settings import Settings
 from tests.conftest import Sample
@@ -95,21 +96,30 @@ def test_the_settings_are_the_defaults_of_sessions() -> None:
     assert LiveService(SilentGraph(), off).defaults.near_field is None
 
 
-class Metrics:
+class Metrics(NoMeter):
     """Keeps what was reported."""
 
     def __init__(self) -> None:
         self.counts: list[int] = []
         self.waits: list[float] = []
+        self.heard = 0.0
+        self.outcomes: list[str] = []
 
-    def sessions(self, count: int) -> None:
+    def sessions(self, protocol: str, count: int) -> None:
         self.counts.append(count)
 
-    def first_partial(self, seconds: float) -> None:
+    def received(self, protocol: str, kind: str, seconds: float) -> None:
+        assert kind == "live"
+        self.heard += seconds
+
+    def first_partial(self, protocol: str, seconds: float) -> None:
         raise AssertionError("nobody said anything")
 
-    def final_after_end(self, seconds: float) -> None:
+    def final_after_end(self, protocol: str, seconds: float) -> None:
         self.waits.append(seconds)
+
+    def ended(self, protocol: str, outcome: str) -> None:
+        self.outcomes.append(outcome)
 
 
 async def test_sessions_are_measured() -> None:
@@ -122,3 +132,7 @@ async def test_sessions_are_measured() -> None:
     assert metrics.counts == [1, 0]
     assert len(metrics.waits) == 1
     assert metrics.waits[0] >= 0
+    assert metrics.heard == 1.0
+    async with service.open(service.defaults) as session:
+        await session.push(np.zeros(RATE, np.int16))
+    assert metrics.outcomes == ["finished", "abandoned"]

@@ -107,6 +107,10 @@ def test_no_log_holds_a_key_an_address_or_a_text(ray_logs: Path, storage: str, t
         "SPEAKER_MODEL": "none",
         "QWEN3_MODEL": "none",
         "LOG_LEVEL": "DEBUG",
+        # In JSON, lines hold more than as text; and traces are read by others too.
+        "LOG_FORMAT": "json",
+        "TRACING": "file",
+        "TRACING_SAMPLE": "1",
         "API_KEY": ",".join(KEYS),
         "ALLOW_PRIVATE_URLS": "127.0.0.1",
         "RAY_TMPDIR": str(ray_logs),
@@ -118,9 +122,31 @@ def test_no_log_holds_a_key_an_address_or_a_text(ray_logs: Path, storage: str, t
     logs = [file for file in ray_logs.rglob("*") if "logs" in file.parts and file.is_file()]
     for known in ("POST /v1/audio/transcriptions 200", "WS / "):
         assert any(known in _read(file) for file in logs)
-    for file in [output, *logs]:
-        for secret in ("SECRET", SAID):
+    traces = tmp_path / "data" / "traces.jsonl"
+    assert "recognition" in _read(traces)
+    for file in [output, traces, *logs]:
+        for secret in ("SECRET", SAID, json.dumps(SAID).strip('"')):
             assert secret not in _read(file), file.name
+    check_json(output)
+
+
+def check_json(output: Path) -> None:
+    """Every line of the output is an object, and those of one request name the same one."""
+    lines = [json.loads(line) for line in _read(output).splitlines()]
+    assert any(line["message"].startswith("Ready on http://") for line in lines)
+    for line in lines:
+        assert {"asctime", "levelname", "message", "process", "component_name"} <= {*line}, line
+    told = {line["message"].rsplit(" ", 1)[0]: line for line in lines if "audio_seconds" in line}
+    file, job, live = told["POST /v1/audio/transcriptions 200"], told["JOB completed"], told["WS / 1000"]
+    assert (file["status"], file["protocol"], live["protocol"]) == (200, "openai", "funasr")
+    assert file["route"] == "/v1/audio/transcriptions"
+    assert job["request_id"].startswith("job_")
+    for line in (file, job, live):
+        assert line["audio_seconds"] > 1
+        assert line["seconds"] > 0
+        assert line["model"] == "paraformer-starter"
+        assert len(line["trace_id"]) == 32
+        assert {"deployment", "replica", "application"} <= {*line} or line is job
 
 
 def _read(file: Path) -> str:

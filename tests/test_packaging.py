@@ -131,6 +131,8 @@ def test_make_lists_its_targets() -> None:
         ("test", "python -m pytest -n 2 --reruns 1 -r fEsR --dist loadgroup --no-loadscope-reorder"),
         ("test-fast", 'python -m pytest -n auto -m "not server and not slow"'),
         ("fuzz", "python -m pytest tests/test_fuzz.py"),
+        ("manifests", "python k8s/embed.py"),
+        ("images-check", "python -m tests.docker_steps cpu --stand-in"),
         ("lint", "ruff check ."),
         ("types", "mypy"),
         ("bench", "python -m benchmarks.files"),

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from deployments.engines.gpu_limit import memory_limit
 from deployments.engines.model_errors import COPY_AGAIN, SAME_MODEL, ModelFilesError
 from deployments.engines.onnx_files import has_torch, onnx_file
 
@@ -38,11 +39,12 @@ class OnnxSession:
         outputs: the names of the outputs, in the graph's order.
     """
 
-    def __init__(self, path: Path, *, threads: int, device: str = "cpu") -> None:
+    def __init__(self, path: Path, *, threads: int, device: str = "cpu", part: float = 1.0) -> None:
         """Load ``path`` (a file of weights beside it, as large models have, is found by its own name).
 
         ``threads`` is how many compute one call. ``device``: ``cuda`` takes the GPU if this build of ONNX
-        Runtime can, and the CPU if not.
+        Runtime can, and the CPU if not. ``part``: which part of the GPU's memory that this process may take
+        (see :mod:`deployments.engines.gpu_limit`) is this graph's.
 
         Raises:
             ModelFilesError: the file is missing or is not a graph that ONNX Runtime can run.
@@ -59,7 +61,7 @@ class OnnxSession:
             device.startswith("cuda") and "CUDAExecutionProvider" in onnxruntime.get_available_providers()
         )
         self.device = "cuda" if on_gpu else "cpu"
-        providers = ["CUDAExecutionProvider"] * on_gpu + ["CPUExecutionProvider"]
+        providers = [_on_gpu(part)] * on_gpu + ["CPUExecutionProvider"]
         try:
             self._session = onnxruntime.InferenceSession(str(path), _options(threads), providers=providers)
         except Exception as error:  # its errors have no base class but Exception
@@ -95,6 +97,15 @@ class OnnxSession:
             _check_shape(f"{self.path.name}: {name}", self.inputs[name], value.shape)
         found: list[Array] = self._session.run(None if outputs is None else list(outputs), typed)
         return found
+
+
+def _on_gpu(part: float) -> str | tuple[str, dict[str, Any]]:
+    limit = memory_limit()
+    if limit is None:
+        return "CUDAExecutionProvider"
+    # Its arena else grows in powers of two, past what is needed and then past the limit.
+    options = {"gpu_mem_limit": int(part * limit), "arena_extend_strategy": "kSameAsRequested"}
+    return "CUDAExecutionProvider", options
 
 
 def _options(threads: int) -> Any:

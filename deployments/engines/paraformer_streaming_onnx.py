@@ -185,4 +185,5 @@ def _session(files: ModelFiles, stem: str, threads: int, device: str) -> OnnxSes
     if path is None:
         missing = files.directory / f"{stem}_quant.onnx"
         raise ModelFilesError(missing, "the file with the ONNX graph is missing", COPY_AGAIN)
-    return OnnxSession(path, threads=threads, device=device)
+    # Of an encoder and a decoder.
+    return OnnxSession(path, threads=threads, device=device, part=0.5)

@@ -36,7 +36,8 @@ class CtPunctuationOnnxEngine(CtPunctuator):
         path = onnx_file(files.directory)
         if path is None:
             raise ModelFilesError(files.directory, "holds no model.onnx or model_quant.onnx", SAME_MODEL)
-        session = OnnxSession(path, threads=threads, device=device)
+        # A replica has a model for whole texts and one for live ones.
+        session = OnnxSession(path, threads=threads, device=device, part=0.5)
         session.require([_TOKENS, _LENGTHS], [_SCORES])
         if len(session.inputs) != 2:
             problem = f"takes {', '.join(session.inputs)}: it is not a model for whole texts"

@@ -53,6 +53,7 @@ class Qwen3VllmEngine:
         max_model_len: int = 20_480,
         threads: int = 1,
         max_num_seqs: int = 64,
+        gpu_memory: int | None = None,
     ) -> "Qwen3VllmEngine":
         """Load the model, in new processes, and run it once. Takes half a minute.
 
@@ -66,6 +67,7 @@ class Qwen3VllmEngine:
             max_model_len: tokens of one prompt and its answer, at most as many as the model can tell apart.
             threads: of the model on a CPU.
             max_num_seqs: prompts that are worked on at once; more wait in vLLM.
+            gpu_memory: bytes of the whole GPU; ``None``: not known.
 
         Raises:
             ModelFilesError: the directory holds no Qwen3-ASR checkpoint.
@@ -73,7 +75,7 @@ class Qwen3VllmEngine:
             RuntimeError: vLLM could not start; why is in the log.
         """
         options = VllmOptions(
-            model_dir, device, precision, memory, gpu_share, max_model_len, threads, max_num_seqs
+            model_dir, device, precision, memory, gpu_share, max_model_len, threads, max_num_seqs, gpu_memory
         )
         engine = await start_engine(options)
         try:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from deployments.engines.generative import WINDOW_SAMPLES
+from deployments.engines.gpu_limit import CONTEXT_BYTES
 from deployments.engines.precision import Precision, resolve_precision
 from deployments.engines.qwen3_loading import read_config
 from deployments.engines.qwen3_windows import MAX_SAMPLES
@@ -26,8 +27,13 @@ CPU_MEMORY = 1 << 30
 """Bytes of key-value cache on a CPU where nobody named a number."""
 
 MAX_UTILIZATION = 0.92
-CONTEXT_SHARE = 0.02
-"""Share of a GPU that CUDA takes for a process, which vLLM does not count as its own: 0.5 GB of 24."""
+
+OUTSIDE_BYTES = CONTEXT_BYTES + 2**29
+"""What a process of vLLM takes of a GPU beside what vLLM counts: CUDA's part, and graphs that are captured
+when it has measured what is free. Estimated."""
+
+_OUTSIDE_SHARE = 0.05
+"""The same of a GPU whose memory nobody knows: of 22 GB."""
 
 _CPU_BLOCK = 32
 """Tokens of a block of the key-value cache, the least that vLLM's attention on CPUs takes: what was decoded
@@ -63,6 +69,7 @@ class VllmOptions:
     max_model_len: int = 20_480
     threads: int = 1
     max_num_seqs: int = 64
+    gpu_memory: int | None = None
 
 
 def engine_arguments(options: VllmOptions) -> dict[str, Any]:
@@ -94,22 +101,28 @@ def engine_arguments(options: VllmOptions) -> dict[str, Any]:
         arguments["kv_cache_memory_bytes"] = options.memory or CPU_MEMORY
         return arguments
     # With its own number for the cache too: vLLM looks at the start whether so much of the GPU is free.
-    arguments["gpu_memory_utilization"] = utilization(options.gpu_share)
+    arguments["gpu_memory_utilization"] = utilization(options.gpu_share, options.gpu_memory)
     if options.memory is not None:
         arguments["kv_cache_memory_bytes"] = options.memory
     return arguments
 
 
-def utilization(gpu_share: float) -> float:
+def utilization(gpu_share: float, gpu_memory: int | None = None) -> float:
     """vLLM's ``gpu_memory_utilization`` for a share of a GPU, as Ray's ``num_gpus`` tells it.
+
+    ``gpu_memory``: bytes of the whole GPU; ``None``: not known.
 
     Raises:
         ValueError: nothing would be left.
     """
     share = gpu_share if 0 < gpu_share < 1 else 1.0
-    if share <= CONTEXT_SHARE:
-        raise ValueError(f"num_gpus of {gpu_share} is too small a share of a GPU for Qwen3-ASR")
-    return round(min(MAX_UTILIZATION, share - CONTEXT_SHARE), 4)
+    outside = OUTSIDE_BYTES / gpu_memory if gpu_memory else _OUTSIDE_SHARE
+    if share <= outside:
+        raise ValueError(
+            f"num_gpus of {gpu_share:g} is too small a share of a GPU for Qwen3-ASR: {outside:.2f} "
+            "of it is taken before vLLM can fill any"
+        )
+    return round(min(MAX_UTILIZATION, share - outside), 4)
 
 
 def _dtype(options: VllmOptions) -> str:

@@ -9,6 +9,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from serve_app.activity import note_error
 from serve_app.errors import AsrError, Internal
 
 logger = logging.getLogger("ray.serve")
@@ -28,6 +29,7 @@ def answering(shape: ErrorShape) -> type[APIRoute]:
                 try:
                     return await handle(request)
                 except AsrError as error:
+                    note_error(error)
                     return shape(request, error)
                 except (HTTPException, ClientDisconnect):
                     raise
@@ -35,6 +37,7 @@ def answering(shape: ErrorShape) -> type[APIRoute]:
                     logger.exception("unexpected fault in %s %s", request.method, request.url.path)
                     fault = Internal("The server met an unexpected fault; its log holds the details.")
                     fault.__cause__ = error
+                    note_error(fault)
                     return shape(request, fault)
 
             return answer

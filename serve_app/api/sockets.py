@@ -54,7 +54,7 @@ class Patience:
 
     def end(self) -> None:
         """The server stops: nothing more is waited for."""
-        self._end, self._why = time.monotonic(), "The server is being stopped."
+        self._end, self._why = time.monotonic(), "The server is being stopped; please connect again."
         if self._timeout is not None:
             self._timeout.reschedule(asyncio.get_running_loop().time())
 

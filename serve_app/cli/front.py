@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
 
 from ray.serve.schema import ServeDeploySchema
@@ -80,6 +81,11 @@ class Front:
         if self._edge:
             self._report.muted = False
             self._console.print(funasr_line(self._edge.settings))
+
+    @property
+    def certificate_ends(self) -> datetime | None:
+        """When the edge's certificate ends; ``None`` without an edge that speaks TLS."""
+        return self._edge.certificate_ends if self._edge else None
 
     def tend(self) -> None:
         """To be called every now and then: an edge that died is started again."""

@@ -1,52 +1,62 @@
 """Whether the GPUs of a machine are enough for a Serve config."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
 
-from ray.serve.schema import DeploymentSchema, ServeDeploySchema
+from pydantic import ValidationError
+from ray.serve.schema import ServeApplicationSchema, ServeDeploySchema
+
+from serve_app.capacity.budget import Sharing, sharing, too_many, too_small
+from serve_app.capacity.cards import sold_as, told_by_driver
+from serve_app.capacity.needs import needs
+from serve_app.cli.served import GRAPH
+from serve_app.enabled_models import choose_models
+from serve_app.gpu_memory import lacks_bf16, smallest_gpu
+from serve_app.settings import Settings
+
+_MIB = 2**20
 
 
-def gpu_shortage(config: ServeDeploySchema, gpus: int) -> str | None:
+def gpu_shortage(
+    config: ServeDeploySchema, gpus: int, asked: Callable[[], int | None] = smallest_gpu
+) -> str | None:
     """What is wrong with the ``num_gpus`` of a config on a machine with so many GPUs; ``None``: nothing.
 
     Ray would not complain: a replica whose share is not there waits for it for ever. Ray does not watch over
-    memory either, so shares that are more than one GPU together end in one that is full. Replicas count at
-    their largest number.
+    memory either, so a replica that needs more than its share ends in a GPU that is full. Replicas count at
+    their largest number. Where nobody knows how much memory a GPU has (``GPU_MEMORY`` is not set, and
+    ``asked`` gives ``None``), only shares are counted.
     """
-    shares = [
-        (deployment.name, share)
-        for application in config.applications
-        for deployment in application.deployments
-        for share in _shares(deployment)
-    ]
-    if _fit([share for _, share in shares], gpus):
+    everything = [entry for application in config.applications for entry in _sharings(application)]
+    shortage = too_many(everything, gpus)
+    if shortage is not None or not any(entry.share for entry in everything):
+        return shortage
+    return next(filter(None, (_too_small(each, asked) for each in config.applications)), None)
+
+
+def card_bytes(settings: Settings, asked: Callable[[], int | None] = smallest_gpu) -> int | None:
+    """Bytes that programs have of each GPU, or of the smallest one; ``None``: not known."""
+    if settings.gpu_memory is not None:
+        return sold_as(settings.gpu_memory * _MIB)
+    told = asked()
+    return None if told is None else told_by_driver(told)
+
+
+def _sharings(application: ServeApplicationSchema) -> Iterator[Sharing]:
+    for deployment in application.deployments:
+        yield sharing(deployment.model_dump(exclude_unset=True))
+
+
+def _too_small(application: ServeApplicationSchema, asked: Callable[[], int | None]) -> str | None:
+    if application.import_path != GRAPH:
         return None
-    listed = ", ".join(f"{name} {share:g}" for name, share in shares)
-    total = sum(share for _, share in shares)
-    have = {0: "no GPU", 1: "one GPU"}.get(gpus, f"{gpus} GPUs")
-    return (
-        f"The replicas ask for {total:g} GPUs ({listed}), but there is {have} here. Give them less num_gpus, "
-        "start fewer of them, or take a config for CPUs."
-    )
-
-
-def _shares(deployment: DeploymentSchema) -> list[float]:
-    """What each replica asks for; nothing for those that need no GPU."""
-    chosen = deployment.model_dump(exclude_unset=True)
-    share = float((chosen.get("ray_actor_options") or {}).get("num_gpus") or 0)
-    scaling = chosen.get("autoscaling_config") or {}
-    replicas = scaling.get("max_replicas") or chosen.get("num_replicas") or 1
-    return [share] * (replicas if isinstance(replicas, int) else 1) if share else []
-
-
-def _fit(shares: Sequence[float], gpus: int) -> bool:
-    """Whether each share finds a GPU that has so much left, the largest first."""
-    left = [1.0] * gpus
-    for share in sorted(shares, reverse=True):
-        whole = max(1, round(share))
-        each = share / whole
-        places = [at for at, rest in enumerate(left) if rest >= each - 1e-9][:whole]
-        if len(places) < whole:
-            return False
-        for at in places:
-            left[at] -= each
-    return True
+    try:
+        settings = choose_models(Settings(**application.args)).settings
+    except ValidationError:
+        # The graph itself says best which setting is wrong.
+        return None
+    memory = card_bytes(settings, asked)
+    if memory is None:
+        return None
+    entries = list(_sharings(application))
+    configs = {entry.name: entry.config for entry in entries}
+    return too_small(entries, needs(settings, configs, bf16=not lacks_bf16()), memory)

@@ -12,17 +12,24 @@ from serve_app.cli import doctor_models, model_downloads, model_export, speaker_
 from serve_app.cli import transcribe as transcription
 from serve_app.cli.client import AsrClient
 from serve_app.cli.common import DEFAULT_URL, ApiKey, Url, fail, run_command
+from serve_app.cli.dashboards import dashboards
 from serve_app.cli.environment import prepare_for_ray
 from serve_app.cli.hotwords import SOME_IGNORED, Hotwords, as_sent
 from serve_app.cli.jobs import jobs_app
+from serve_app.cli.json_lines import json_console, wants_json
 from serve_app.cli.models import models_app
+from serve_app.cli.plan import make_plan
 from serve_app.cli.ports import free_port
 from serve_app.cli.speakers import speakers_app
+from serve_app.cli.top import top
 from serve_app.cli.transcribe import Format
+from serve_app.observability.settings import LOOPBACK, MetricsError, read_metrics_settings
 
 app = typer.Typer(no_args_is_help=True, help="Speech recognition for files: the server and its client.")
 model_downloads.add_commands(models_app)
 model_export.add_commands(models_app)
+app.command()(top)
+app.command()(dashboards)
 app.add_typer(models_app, name="models")
 app.add_typer(jobs_app, name="jobs")
 app.add_typer(speakers_app, name="speakers")
@@ -51,7 +58,11 @@ def serve(
     funasr_port: FunasrPort = None,
 ) -> None:
     """Run the service in the foreground until Ctrl-C. SIGHUP makes it read the config again."""
-    prepare_for_ray()
+    try:
+        metrics = read_metrics_settings()
+    except MetricsError as error:
+        fail(str(error))
+    prepare_for_ray(alone=metrics.host == LOOPBACK)
     from serve_app.cli import server
 
     if port == 0:
@@ -59,7 +70,8 @@ def serve(
     try:
         server.run(
             lambda: server.load_config(config, host, port),
-            Console(soft_wrap=True),
+            json_console() if wants_json(config) else Console(soft_wrap=True),
+            metrics,
             {"enabled": edge, "funasr_port": funasr_port},
         )
     except server.ServeError as error:
@@ -161,6 +173,9 @@ def transcribe(
 
     if failed := run_command(run()):
         fail(f"{failed} of {len(jobs)} files without a transcript.")
+
+
+app.command("plan")(make_plan)
 
 
 @app.command()

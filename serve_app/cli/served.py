@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import ValidationError
 from ray.serve.schema import ServeApplicationSchema, ServeDeploySchema
 
+from deployments.autoscaling import policy_fault
 from deployments.catalogue import CatalogueError, ModelRefused
 from serve_app.cli.machine import asks_for_gpus
 from serve_app.enabled_models import choose_models
@@ -37,21 +38,30 @@ def fit_to_models(config: ServeDeploySchema) -> list[str]:
     A graph none of whose replicas gets a GPU is told so, so that its models are chosen for a CPU.
 
     Raises:
-        NotServable: ``ENABLED_MODELS`` or ``DEFAULT_MODEL`` names what cannot be served.
+        NotServable: ``ENABLED_MODELS`` or ``DEFAULT_MODEL`` names what cannot be served, or the policy of a
+            deployment's autoscaling has settings that there are not.
     """
     left_out: list[str] = []
     for application in config.applications:
         if application.import_path != GRAPH:
             continue
+        _check_policies(application)
         if not asks_for_gpus(application.model_dump(exclude_unset=True)):
             application.args = {"device": "cpu", **application.args}
         left_out += _fit(application)
     return left_out
 
 
+def _check_policies(application: ServeApplicationSchema) -> None:
+    for entry in application.deployments:
+        fault = policy_fault(entry.model_dump(exclude_unset=True).get("autoscaling_config"))
+        if fault is not None:
+            raise NotServable(f"The autoscaling of {entry.name} cannot work. {fault}")
+
+
 def _fit(application: ServeApplicationSchema) -> Iterator[str]:
     try:
-        there = set(_deployments(application.args))
+        there = set(optional_deployments(application.args))
     except ValidationError:
         # The graph itself says best which setting is wrong.
         return
@@ -67,8 +77,8 @@ def _fit(application: ServeApplicationSchema) -> Iterator[str]:
     application.deployments = kept
 
 
-def _deployments(args: dict[str, Any]) -> Iterable[str]:
-    """Names of the deployments of models that not every graph has."""
+def optional_deployments(args: dict[str, Any]) -> Iterable[str]:
+    """Names of the deployments of models that not every graph has. Raises what the choice of models does."""
     settings = choose_models(Settings(**args)).settings
     served = ServedModels(settings)
     yield from (model.deployment for model in served)

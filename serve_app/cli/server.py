@@ -12,33 +12,31 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-import httpx
 import ray
 import yaml
 from pydantic import ValidationError
 from ray import serve
 from ray.exceptions import RayError
-from ray.serve.context import _get_global_client
 from ray.serve.exceptions import RayServeException
-from ray.serve.schema import ApplicationStatus, DeploymentSchema, LoggingConfig, ServeDeploySchema
+from ray.serve.schema import DeploymentSchema, LoggingConfig, ServeDeploySchema
 from rich.console import Console
 from rich.markup import escape
 
 from serve_app.cli.front import Front
-from serve_app.cli.gpus import gpu_shortage
+from serve_app.cli.json_lines import is_json, print_workers_as_json
+from serve_app.cli.metrics import MetricsExport
 from serve_app.cli.ports import url_of
 from serve_app.cli.quiet_ray import no_questions_to_clouds
+from serve_app.cli.rollout import DeployError, Rollout
 from serve_app.cli.served import NotServable, fit_to_models
 from serve_app.cli.signals import Signals
 from serve_app.edge.errors import EdgeError
+from serve_app.observability.settings import MetricsError, MetricsSettings
 
 logger = logging.getLogger(__name__)
 
 _POLL_SEC = 0.5
 _ASK_SEC = 5
-
-_QUIET = LoggingConfig(log_level="WARNING")
-"""For Serve's controller and proxies; the service's own replicas log as ``LOG_LEVEL`` says."""
 
 
 class ServeError(Exception):
@@ -78,7 +76,10 @@ def _cpus_of(deployment: DeploymentSchema) -> float:
 
 
 def run(
-    load: Callable[[], ServeDeploySchema], console: Console, edge: Mapping[str, Any] | None = None
+    load: Callable[[], ServeDeploySchema],
+    console: Console,
+    metrics: MetricsSettings,
+    edge: Mapping[str, Any] | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM, then stop every process that was started.
 
@@ -93,8 +94,9 @@ def run(
     """
     config = _loaded(load, console)
     try:
+        export = MetricsExport(metrics)
         front = Front(config, edge or {}, console)
-    except EdgeError as error:
+    except (MetricsError, EdgeError) as error:
         raise ServeError(str(error)) from error
     # Serve reports through the progress lines below; its warnings still come through.
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
@@ -108,20 +110,23 @@ def run(
                 num_cpus=_bookkept_cpus(config, console),
                 include_dashboard=False,
                 logging_level=logging.WARNING,
+                _metrics_export_port=export.port,
             )
+        print_workers_as_json(console)
         signals.install()
         serve.start(
             proxy_location=config.proxy_location,
             http_options={**config.http_options.model_dump(), **front.proxy_address},
-            logging_config=config.logging_config or _QUIET,
+            logging_config=config.logging_config or _quiet(console),
         )
-        _deploy(config)
-        if _wait_until_ready(config, front, signals, console):
+        rollout = Rollout(front, signals, console)
+        if rollout.start(config):
             front.tell()
             where = url_of(config.http_options.host, config.http_options.port)
             console.print(f"[bold green]Ready[/] on {where} (process {os.getpid()}) - Ctrl-C stops it.")
-            _stay(load, front, signals, console)
-    except EdgeError as error:
+            console.print(f"Metrics for Prometheus: {export.url}")
+            _stay(load, rollout, front, export, signals, console)
+    except (EdgeError, DeployError) as error:
         raise ServeError(str(error)) from error
     except KeyboardInterrupt:
         signals.stopping = True
@@ -137,6 +142,11 @@ def run(
                 front.stop()
 
 
+def _quiet(console: Console) -> LoggingConfig:
+    """For Serve's controller and proxies; the service's own replicas log as ``LOG_LEVEL`` says."""
+    return LoggingConfig(log_level="WARNING", encoding="JSON" if is_json(console) else "TEXT")
+
+
 def _loaded(load: Callable[[], ServeDeploySchema], console: Console) -> ServeDeploySchema:
     """The config, without entries for deployments that its settings leave out."""
     config = load()
@@ -149,21 +159,28 @@ def _loaded(load: Callable[[], ServeDeploySchema], console: Console) -> ServeDep
     return config
 
 
-def _stay(load: Callable[[], ServeDeploySchema], front: Front, signals: Signals, console: Console) -> None:
+def _stay(
+    load: Callable[[], ServeDeploySchema],
+    rollout: Rollout,
+    front: Front,
+    export: MetricsExport,
+    signals: Signals,
+    console: Console,
+) -> None:
     """Return when told to stop; apply the config again as often as told to."""
     while not signals.stopping:
         # One that came while the service was starting, or while a config was applied, counts too.
         if not signals.reread():
             signals.wait(_POLL_SEC)
             front.tend()
+            export.tell_certificate(front)
             continue
         try:
             config = _loaded(load, console)
             front.reload()
-            _deploy(config)
-            if _wait_until_ready(config, front, signals, console):
+            if rollout.change(config):
                 console.print("The config was read again and applied.")
-        except (ServeError, EdgeError) as error:
+        except (ServeError, EdgeError, DeployError) as error:
             console.print(f"[red]The config was not applied.[/] {escape(str(error))}")
 
 
@@ -196,48 +213,3 @@ def _bookkept_cpus(config: ServeDeploySchema, console: Console) -> int:
             f"[yellow]The replicas ask for {wanted:g} CPUs and this machine has {have}: they will share.[/]"
         )
     return max(have, -int(-wanted // 1))
-
-
-def _deploy(config: ServeDeploySchema) -> None:
-    have = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray has not annotated it
-    shortage = gpu_shortage(config, int(have.get("GPU", 0)))
-    if shortage is not None:
-        raise ServeError(shortage)
-    # Serve has no public call that deploys a whole config without its dashboard; `serve run` uses this one.
-    client = _get_global_client()
-    assert client is not None, "serve.start() has just connected it"
-    client.deploy_apps(config)
-
-
-def _wait_until_ready(config: ServeDeploySchema, front: Front, signals: Signals, console: Console) -> bool:
-    """Report progress until all applications run and clients reach them; ``False`` if told to stop."""
-    healthy: set[str] = set()
-    with console.status("Starting ..."):
-        while not signals.stopping:
-            signals.wait(_POLL_SEC)
-            front.tend()
-            applications = serve.status().applications
-            for name, application in applications.items():
-                if application.status == ApplicationStatus.DEPLOY_FAILED:
-                    raise ServeError(f"{name} cannot start. {_failure(application)}")
-                for deployment, overview in application.deployments.items():
-                    if overview.status.value == "HEALTHY" and deployment not in healthy:
-                        healthy.add(deployment)
-                        console.print(f"{deployment} is ready.")
-            running = [item.status == ApplicationStatus.RUNNING for item in applications.values()]
-            if len(running) == len(config.applications) and all(running) and _answers(front.health_url):
-                return True
-    return False
-
-
-def _failure(application: Any) -> str:
-    """The most telling message: that of a deployment that failed, else the application's."""
-    messages = [item.message for item in application.deployments.values() if item.message]
-    return str(next(iter(messages), application.message)).strip()
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=2, trust_env=False).is_success
-    except httpx.TransportError:
-        return False

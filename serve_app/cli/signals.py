@@ -32,6 +32,11 @@ class Signals:
         asked, self._rereading = self._rereading, False
         return asked
 
+    @property
+    def asked_to_reread(self) -> bool:
+        """Whether :meth:`reread` would be true."""
+        return self._rereading
+
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if signum in _STOP:
             if self.stopping:  # the second Ctrl-C: do not wait for requests that still run

@@ -79,6 +79,11 @@ def own_bundle(directory: Path, hosts: Iterable[str]) -> bytes:
     return certificate + b"\n" + key
 
 
+def end_of(bundle: bytes) -> datetime:
+    """When the first certificate of a PEM text ends."""
+    return x509.load_pem_x509_certificates(bundle)[0].not_valid_after_utc
+
+
 def _read(path: Path, setting: str) -> bytes:
     try:
         return path.expanduser().read_bytes()

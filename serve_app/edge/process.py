@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from serve_app.edge import launcher
-from serve_app.edge.certificates import given_bundle, own_bundle
+from serve_app.edge.certificates import end_of, given_bundle, own_bundle
 from serve_app.edge.configuration import Surroundings, render
 from serve_app.edge.errors import EdgeError, HaproxyMissing
 from serve_app.edge.listeners import Listeners
@@ -47,7 +47,9 @@ class Process:
         self._last: deque[str] = deque(maxlen=20)
         self._run_dir = _private_directory()
         try:
-            with _in_memory("cert", _bundle(settings, report)) as certificate:
+            bundle = _bundle(settings, report)
+            self.certificate_ends = end_of(bundle) if settings.uses_tls else None
+            with _in_memory("cert", bundle) as certificate:
                 around = Surroundings(
                     listeners.binds, self._run_dir, certificate if settings.uses_tls else None, access_log
                 )

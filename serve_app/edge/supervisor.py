@@ -2,6 +2,7 @@
 
 import resource
 import time
+from datetime import datetime
 
 from serve_app.edge.configuration import open_files
 from serve_app.edge.errors import EdgeError
@@ -55,6 +56,11 @@ class Edge:
 
     def _new_process(self) -> Process:
         return Process(self.settings, self._listeners, self._access_log, self._report)
+
+    @property
+    def certificate_ends(self) -> datetime | None:
+        """When the certificate ends that new connections get; ``None`` without TLS."""
+        return self._process.certificate_ends if self._process else None
 
     @property
     def pid(self) -> int | None:

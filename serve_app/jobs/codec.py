@@ -24,7 +24,11 @@ def dump_spec(spec: JobSpec) -> str:
     if speakers := spec.options.speakers:
         brought = tuple(voice for voice in speakers.known if not voice.enrolled)
         spec = replace(spec, options=replace(spec.options, speakers=replace(speakers, known=brought)))
-    return json.dumps(_SPEC.dump_python(spec, mode="json"), sort_keys=True)
+    dumped = _SPEC.dump_python(spec, mode="json")
+    if spec.traceparent is None:
+        # As orders were written before there were traces: they must go on being the same.
+        del dumped["traceparent"]
+    return json.dumps(dumped, sort_keys=True)
 
 
 def load_spec(text: str) -> JobSpec:

@@ -19,6 +19,7 @@ _BUSY_SECONDS = 20
 _BUSY_PAUSE = 0.02
 _DISK_RETRY_SECONDS = 60
 _ATTEMPTS = 3
+_POSTGRES_DISK_FULL = "53100"
 
 
 class WrongSchema(Exception):
@@ -72,7 +73,7 @@ class Database:
             with engine.begin() as connection:
                 yield connection
         except OperationalError as error:
-            if "disk is full" in str(error.orig):
+            if _is_full(error):
                 raise disk_full() from error
             raise
 
@@ -110,6 +111,11 @@ def disk_full() -> Overloaded:
     return Overloaded(
         "The disk on which the server keeps its jobs is full; please try again later.", _DISK_RETRY_SECONDS
     )
+
+
+def _is_full(error: OperationalError) -> bool:
+    # SQLite has words for it, PostgreSQL a number.
+    return "disk is full" in str(error.orig) or getattr(error.orig, "sqlstate", None) == _POSTGRES_DISK_FULL
 
 
 def _prepare_sqlite(connection: Any, record: Any) -> None:

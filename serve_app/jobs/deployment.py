@@ -7,11 +7,12 @@ from typing import Any
 import httpx
 from pydantic import BaseModel, Field
 from ray import serve
-from ray.serve.metrics import Counter, Gauge
 
+from deployments.tracing import UNOBSERVED, Observability, observe_process
 from serve_app.api.hotwords import hotword_fields, job_report
 from serve_app.api.jobs.objects import job_object
 from serve_app.fetching import Fetcher, SystemResolver, guarded_client
+from serve_app.following import job_follower
 from serve_app.handles import ModelHandles, ServeGraph
 from serve_app.jobs.database import Database, database_url
 from serve_app.jobs.outbox import Outbox
@@ -20,14 +21,16 @@ from serve_app.jobs.runner import Runner
 from serve_app.jobs.service import retention_seconds, spool_dir
 from serve_app.jobs.spool import Spool
 from serve_app.jobs.store import JobStore
-from serve_app.jobs.types import Job, JobStatus
+from serve_app.jobs.types import Job
 from serve_app.jobs.webhook import WebhookSender, event_body
 from serve_app.jobs.worker import Worker
 from serve_app.models import ServedModels
+from serve_app.observability.serving import FileMeter, JobCounts
 from serve_app.pipeline.speakers.types import SpeakerTuning
 from serve_app.rendering.filetrans import callback_body
 from serve_app.settings import Settings
 from serve_app.speakers.service import SpeakerService
+from serve_app.tracing import Tracing
 from serve_app.transcript_log import transcriber_of
 
 _NICENESS = 10
@@ -52,16 +55,22 @@ class Jobs:
         settings: Settings,
         models: ModelHandles,
         tuning: SpeakerTuning,
+        *,
+        observability: Observability = UNOBSERVED,
     ) -> None:
+        tracing = Tracing(observability.tracing, observe_process(observability))
         database = Database(database_url(settings))
         self._queue = queue = JobQueue(database, retention_seconds(settings))
         spool = Spool(spool_dir(settings))
-        graph = ServeGraph(models, ServedModels(settings))
+        served = ServeGraph(models, ServedModels(settings))
+        graph = tracing.graph(served)
         transcriber = transcriber_of(graph, settings, tuning)
         enrolled = SpeakerService(settings, graph, tuning).voiceprints
         worker = Worker(queue, spool, transcriber, Fetcher(settings), enrolled)
-        self._runner = Runner(queue, spool, worker, _ServeJobMetrics())
-        self._sender = _webhook_sender(settings, database)
+        follow = job_follower(tracing, lines=observability.json_logs, meter=FileMeter([*served.stages]))
+        counts = JobCounts()
+        self._runner = Runner(queue, spool, worker, counts, follow=follow)
+        self._sender = _webhook_sender(settings, database, counts)
         # Where all cores are busy, those who wait for an answer get them first; threads made here follow.
         os.nice(_NICENESS)
         # Serve makes a replica on the event loop that it lives on.
@@ -93,7 +102,7 @@ class Jobs:
         await asyncio.gather(*self._work, return_exceptions=True)
 
 
-def _webhook_sender(settings: Settings, database: Database) -> WebhookSender:
+def _webhook_sender(settings: Settings, database: Database, counts: JobCounts) -> WebhookSender:
     resolver, context = SystemResolver(), httpx.create_ssl_context()
 
     def client() -> httpx.AsyncClient:
@@ -115,23 +124,5 @@ def _webhook_sender(settings: Settings, database: Database) -> WebhookSender:
         client,
         secret.get_secret_value() if secret else None,
         {None: event_body(as_in_the_api), "aliyun": as_aliyun_has_it},
+        told=counts.webhook,
     )
-
-
-class _ServeJobMetrics:
-    """Implements :class:`serve_app.jobs.runner.JobMetrics`. Serve adds deployment, replica, application."""
-
-    def __init__(self) -> None:
-        self._queued = Gauge("asr_jobs_queued", "Jobs that wait.")
-        self._running = Gauge("asr_jobs_running", "Jobs that are worked on.")
-        self._ended = Counter("asr_jobs_ended", "Jobs that ended, by status.", ("status",))
-        self._seconds = Counter("asr_job_audio_seconds", "Audio of the jobs that were completed, in seconds.")
-
-    def jobs(self, queued: int, running: int) -> None:
-        self._queued.set(queued)
-        self._running.set(running)
-
-    def ended(self, status: JobStatus, seconds: float) -> None:
-        self._ended.inc(tags={"status": status.value})
-        if seconds:
-            self._seconds.inc(seconds)

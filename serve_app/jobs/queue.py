@@ -134,6 +134,14 @@ class JobQueue(JobNotebook):
             )
         return queued or 0, running or 0
 
+    def oldest(self) -> float:
+        """Seconds since the oldest job was created that has not begun; 0 if there is none."""
+        jobs = schema.jobs.c
+        waiting = select(func.min(jobs.created_at)).where(jobs.status == JobStatus.QUEUED.value)
+        with self._database.read() as connection:
+            created = connection.scalar(waiting)
+        return 0.0 if created is None else max(0.0, self._clock() - created)
+
     def expire(self) -> list[str]:
         """Forget the jobs whose time is over; their ids."""
         with self._database.write() as connection:

@@ -9,18 +9,22 @@ import os
 import socket
 import time
 import uuid
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from serve_app.activity import note_status
 from serve_app.errors import AsrError, Overloaded
 from serve_app.jobs.faults import is_transient, job_error
 from serve_app.jobs.lease import Lease, LeaseLost
 from serve_app.jobs.queue import JobQueue
 from serve_app.jobs.spool import Spool
-from serve_app.jobs.types import JobError, JobStatus
+from serve_app.jobs.types import Job, JobError, JobStatus
 from serve_app.jobs.worker import Worker
+from serve_app.stages import current_stage
 
 logger = logging.getLogger("ray.serve")
 
@@ -61,13 +65,20 @@ class Timing:
 class JobMetrics(Protocol):
     """Where a runner tells how it goes."""
 
-    def jobs(self, queued: int, running: int) -> None:
-        """Jobs of the whole database."""
+    def jobs(self, queued: int, running: int, oldest: float) -> None:
+        """Jobs of the whole database; ``oldest``: age of the oldest that waits, in seconds."""
         ...
 
     def ended(self, status: JobStatus, seconds: float) -> None:
         """A job of this runner was completed, with so many seconds of audio, or failed, with 0."""
         ...
+
+
+Follow = Callable[[Job], AbstractContextManager[None]]
+
+
+def _follow_nothing(job: Job) -> AbstractContextManager[None]:
+    return nullcontext()
 
 
 class Runner:
@@ -80,7 +91,10 @@ class Runner:
         worker: Worker,
         metrics: JobMetrics | None = None,
         timing: Timing | None = None,
+        follow: Follow = _follow_nothing,
     ) -> None:
+        """``follow`` holds each attempt of a job."""
+        self._follow = follow
         self.max_running = 2
         self.segments_in_flight = 8
         self._queue = queue
@@ -126,7 +140,8 @@ class Runner:
             self._start(lease)
         if now - self._counted >= self._timing.renew and self._metrics is not None:
             self._counted = now
-            self._metrics.jobs(*await asyncio.to_thread(self._queue.counts))
+            queued, running = await asyncio.to_thread(self._queue.counts)
+            self._metrics.jobs(queued, running, await asyncio.to_thread(self._queue.oldest))
         if now - self._cleaned >= self._timing.clean:
             self._cleaned = now
             await asyncio.to_thread(self._clean)
@@ -154,6 +169,10 @@ class Runner:
         task.add_done_callback(ended)
 
     async def _work(self, lease: Lease) -> None:
+        with self._follow(lease.job):
+            await self._attempt(lease)
+
+    async def _attempt(self, lease: Lease) -> None:
         job = lease.job
         try:
             if lease.failures > self._timing.failures:
@@ -177,8 +196,10 @@ class Runner:
         self._ending.add(lease.key)
         await asyncio.to_thread(self._queue.finish, lease, error)
         await asyncio.to_thread(self._spool.remove, lease.job.id)
+        status = JobStatus.FAILED if error else JobStatus.COMPLETED
+        note_status(status.value)
         if self._metrics is not None:
-            self._metrics.ended(JobStatus.FAILED if error else JobStatus.COMPLETED, seconds)
+            self._metrics.ended(status, seconds)
 
     async def _put_back(self, lease: Lease) -> None:
         """Leave a job to others, at once; no effect if the lease is gone."""
@@ -189,6 +210,7 @@ class Runner:
 
     async def _fail(self, lease: Lease, error: Exception, attempts: int) -> None:
         """Try again later, unless as many ``attempts`` in a row brought nothing."""
+        current_stage().fail(error)
         timing = self._timing
         try:
             failures = await asyncio.to_thread(self._queue.failures, lease)

@@ -3,9 +3,11 @@
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
+from deployments.origin import origin_now
 from serve_app.jobs.database import Database, data_dir, database_url
 from serve_app.jobs.spool import Spool
 from serve_app.jobs.store import JobStore, NewJob
@@ -13,6 +15,7 @@ from serve_app.jobs.threads import in_whole
 from serve_app.jobs.types import Job, JobSpec, JobStatus
 from serve_app.pipeline.types import Transcript
 from serve_app.settings import Settings
+from serve_app.stages import current_stage
 
 Wake = Callable[[], Awaitable[None]]
 """Tells a worker that there is something to do. Nothing relies on it: workers look by themselves, too."""
@@ -54,8 +57,11 @@ class DatabaseJobs:
     ) -> tuple[Job, bool]:
         if (recording is None) == (spec.url is None):
             raise ValueError("a job has either a recording or a URL")
+        origin = origin_now()
+        spec = spec if origin is None else replace(spec, traceparent=origin.traceparent)
         # The file is closed when this returns.
         job, is_new = await in_whole(self._submit, owner, spec, recording, idempotency_key)
+        current_stage().set(job_id=job.id)
         if is_new:
             await self._wake()
         return job, is_new

@@ -36,7 +36,7 @@ class NewJob:
     @property
     def fingerprint(self) -> str:
         """The same for the same order, also if its owner has enrolled another voice meanwhile."""
-        spec, speakers = self.spec, self.spec.options.speakers
+        spec, speakers = replace(self.spec, traceparent=None), self.spec.options.speakers
         if speakers is not None:
             spec = replace(spec, options=replace(spec.options, speakers=replace(speakers, known=())))
         return hashlib.sha256(f"{dump_spec(spec)}\n{self.recording_hash}".encode()).hexdigest()

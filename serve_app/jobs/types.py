@@ -47,6 +47,7 @@ class JobSpec:
         response_format: shape of the result where the request for it names none.
         protocol: which API it came by (``jobs``, ``aliyun``), so that each lists its own.
         extra: what that API has to remember for its answers.
+        traceparent: the span under which it was ordered, as W3C's header writes it; ``None``: untraced.
     """
 
     options: TranscriptionOptions = field(default_factory=TranscriptionOptions)
@@ -59,6 +60,7 @@ class JobSpec:
     response_format: str | None = None
     protocol: str = "jobs"
     extra: Mapping[str, str] = field(default_factory=dict)
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

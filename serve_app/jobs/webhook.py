@@ -83,6 +83,7 @@ class WebhookSender:
         bodies: Mapping[str | None, Body],
         pauses: tuple[float, ...] = PAUSES,
         poll: float = _POLL_SECONDS,
+        told: Callable[[str], None] = lambda outcome: None,
     ) -> None:
         """
         Args:
@@ -90,7 +91,9 @@ class WebhookSender:
             bodies: by the ``callback`` of a job's ``spec.extra``; that of ``None`` is for all others.
             pauses: seconds after each attempt that failed; the one after the last of them is the last.
             poll: seconds between two looks at the database.
+            told: gets what became of each attempt: ``delivered``, ``postponed`` or ``given_up``.
         """
+        self._told = told
         self._outbox = outbox
         self._client = client
         self._secret = secret
@@ -134,6 +137,8 @@ class WebhookSender:
             logger.exception("webhook of job %s, attempt %d", delivery.job.id, delivery.attempt)
             answer, is_over = "fault", False
         pause = None if is_over else self._pause(delivery.attempt)
+        is_taken = is_over and answer.startswith("2")
+        self._told("delivered" if is_taken else "given_up" if pause is None else "postponed")
         try:
             await asyncio.to_thread(self._outbox.settle, delivery, answer, pause)
         except (SQLAlchemyError, Overloaded) as error:

@@ -10,6 +10,7 @@ from typing import Any
 from starlette.responses import JSONResponse
 
 from serve_app import errors
+from serve_app.activity import note_error
 from serve_app.api.sockets import FAULT, NORMAL, POLICY_VIOLATION, TOO_BIG, TRY_AGAIN_LATER
 
 
@@ -69,6 +70,7 @@ def as_told(cause: BaseException) -> errors.AsrError:
 
 def error_response(error: errors.AsrError, request_id: str | None = None) -> JSONResponse:
     """The answer to an HTTP request; ``request_id``, a new one if there is none, is told in it."""
+    note_error(error)
     status, code = _nearest(error)
     body: dict[str, Any] = {
         "request_id": request_id or str(uuid.uuid4()),

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from serve_app.activity import note_error
 from serve_app.api.backlog import Backlog
 from serve_app.api.dashscope.errors import TaskError, TimedOut, as_told, close_code, error_code
 from serve_app.api.dashscope.task import Task
@@ -94,6 +95,7 @@ class InferenceConnection:
         self._is_done = True
 
     def _failure(self, error: AsrError) -> str:
+        note_error(error)
         task_id = error.task_id if isinstance(error, TaskError) else None
         header = {"error_code": error_code(error), "error_message": error.message}
         return event("task-failed", task_id or self._task_id, {}, **header)

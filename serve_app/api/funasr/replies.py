@@ -11,6 +11,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
+from serve_app.activity import note_error
 from serve_app.errors import AsrError
 from serve_app.pipeline.hotwords_report import HotwordReport
 from serve_app.pipeline.text import join_words
@@ -83,6 +84,7 @@ def hotwords_told(report: HotwordReport | None) -> Reply:
 
 def failure(mode: str, error: AsrError) -> Reply:
     """A final result without text, since the protocol has no message for errors."""
+    note_error(error)
     return {"mode": mode, "text": "", "is_final": True, "error": error.message}
 
 

@@ -4,6 +4,7 @@ import json
 import uuid
 from typing import Any
 
+from serve_app.activity import note_error
 from serve_app.api.nls.errors import SUCCESS, live_code
 from serve_app.errors import AsrError, Unauthenticated
 
@@ -23,6 +24,7 @@ def event(namespace: str, name: str, task_id: str, payload: Payload | None = Non
 
 def failure(error: AsrError, task_id: str, token: str | None = None) -> str:
     """``TaskFailed``: why, in a sentence. ``token`` is what the client sent for one."""
+    note_error(error)
     code = live_code(error)
     message = error.message
     if isinstance(error, Unauthenticated):

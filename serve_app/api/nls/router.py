@@ -4,6 +4,7 @@ from contextlib import AsyncExitStack
 
 from fastapi import APIRouter, WebSocket
 
+from serve_app.activity import note_error
 from serve_app.api.access import bearer_token
 from serve_app.api.nls.session import NlsConnection
 from serve_app.api.nls.wire import Dialect
@@ -38,6 +39,7 @@ async def _serve(services: Services, socket: WebSocket, dialect: Dialect, *, ref
             client = await place.enter_async_context(services.access.serve(socket))
         except AsrError as error:
             if refuses_early and isinstance(error, Unauthenticated):
+                note_error(error)
                 # Closing what was not accepted is how ASGI says 403.
                 await socket.close(POLICY_VIOLATION, error.message)
                 return

@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_app import errors
+from serve_app.activity import note_error
 
 logger = logging.getLogger("ray.serve")
 
@@ -56,6 +57,8 @@ def add_error_handlers(app: FastAPI) -> None:
 
 def error_object(error: errors.AsrError) -> dict[str, Any]:
     """An error as the ``error`` of OpenAI's envelope."""
+    # All errors of the protocols that have OpenAI's envelope come by here.
+    note_error(error)
     shape = _shape(error)
     param = error.param if isinstance(error, errors.InvalidParameter) else None
     return {"message": error.message, "type": shape.type, "param": param, "code": shape.code}

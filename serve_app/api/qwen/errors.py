@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from serve_app import errors
+from serve_app.activity import note_error
 from serve_app.api.sockets import FAULT, NORMAL, POLICY_VIOLATION, TOO_BIG, TRY_AGAIN_LATER
 
 
@@ -50,6 +51,7 @@ def close_code(error: errors.AsrError) -> int:
 
 def failure(error: errors.AsrError, task_id: str) -> dict[str, Any]:
     """The message that tells an error. ``code`` is where some clients look for its name."""
+    note_error(error)
     name = _nearest(error)[0]
     param = error.param if isinstance(error, errors.InvalidParameter) else None
     return {

@@ -16,6 +16,7 @@ from serve_app.pipeline.live.sentence import LiveSentence
 from serve_app.pipeline.live.voices import SentenceVoices, Voices
 from serve_app.pipeline.text import SENTENCE_FINAL, join_words
 from serve_app.pipeline.types import Sentence, TimedWord
+from serve_app.stages import Stage, stage
 
 _IN_FLIGHT = 4
 """Sentences that may wait for their final before detection has to wait for them."""
@@ -31,6 +32,7 @@ class _Closed:
     sentence: LiveSentence
     recognition: asyncio.Task[Recognition] | None
     voices: Voices | None
+    stage: Stage
 
 
 class Finals:
@@ -69,13 +71,15 @@ class Finals:
     def add(self, sentence: LiveSentence, samples: Pcm, tasks: asyncio.TaskGroup) -> None:
         """Take a closed sentence with its audio; recognition starts now, as one of ``tasks``."""
         recognition = voices = None
+        from_end = stage("sentence", index=sentence.index, audio_seconds=len(samples) / SAMPLE_RATE)
         if len(samples) and (self._options.two_pass or self._voices is not None):
-            audio = tasks.create_task(self._graph.store(samples))
-            if self._options.two_pass:
-                recognition = tasks.create_task(self._recognize(audio))
-            if self._voices is not None:
-                voices = self._voices.listen(audio, len(samples), tasks)
-        self._closed.append(_Closed(sentence, recognition, voices))
+            with from_end.holding():
+                audio = tasks.create_task(self._graph.store(samples))
+                if self._options.two_pass:
+                    recognition = tasks.create_task(self._recognize(audio))
+                if self._voices is not None:
+                    voices = self._voices.listen(audio, len(samples), tasks)
+        self._closed.append(_Closed(sentence, recognition, voices, from_end))
         self._bell.ring()
 
     def end(self) -> None:
@@ -94,19 +98,24 @@ class Finals:
             if not self._closed:
                 return
             closed = self._closed[0]
-            sentence = closed.sentence
-            recognition = await self._recognition(closed)
-            words = timed_words(recognition.words, sentence.begin)
-            final = await self._final(sentence, words, recognition)
-            if self._voices is not None and closed.voices is not None:
-                speaker, merges = await self._voices.speaker(sentence, closed.voices, words)
-                for merged in merges:
-                    self._emit(merged)
-                final = replace(final, speaker=speaker)
-            self._emit(final)
-            sentence.told = True
+            with closed.stage.holding():
+                self._emit(await self._complete(closed))
+            closed.sentence.told = True
+            closed.stage.end()
             self._closed.popleft()
             self._progress.ring()
+
+    async def _complete(self, closed: _Closed) -> SentenceFinal:
+        sentence = closed.sentence
+        recognition = await self._recognition(closed)
+        words = timed_words(recognition.words, sentence.begin)
+        final = await self._final(sentence, words, recognition)
+        if self._voices is None or closed.voices is None:
+            return final
+        speaker, merges = await self._voices.speaker(sentence, closed.voices, words)
+        for merged in merges:
+            self._emit(merged)
+        return replace(final, speaker=speaker)
 
     async def _recognition(self, closed: _Closed) -> Recognition:
         sentence = closed.sentence

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from itertools import count
 
 from deployments.messages import StreamOptions, StreamStep, Token
+from serve_app.activity import note_replay
 from serve_app.errors import AsrError, UpstreamLost
 from serve_app.pipeline.graph import LiveGraph, StreamLost
 from serve_app.pipeline.live.buffer import BACKLOG_SAMPLES, Bell, Timeline
 from serve_app.pipeline.live.events import LiveOptions, Partial
 from serve_app.pipeline.live.partials import partial
 from serve_app.pipeline.live.sentence import LiveSentence
+from serve_app.stages import current_stage
 
 logger = logging.getLogger(__name__)
 
@@ -139,6 +141,8 @@ class SentenceStreams:
                 return
             except StreamLost as error:
                 logger.info("session %s: stream %s lost: %s", self._session_id, stream.stream_id, error)
+                note_replay()
+                current_stage().event("replay", sentence=sentence.index, attempt=attempt + 1)
             finally:
                 if stream.begun and not stream.ended:
                     self._drop(stream.stream_id)

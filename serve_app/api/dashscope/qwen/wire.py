@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from serve_app.activity import note_error
 from serve_app.api.dashscope.audio import read_format
 from serve_app.api.dashscope.errors import error_code
 from serve_app.api.dashscope.parsing import parse, parse_object
@@ -254,6 +255,7 @@ def failure(error: AsrError, event_id: str | None = None) -> str:
 
 def problem(error: AsrError) -> Payload:
     """An error in the fields of OpenAI's."""
+    note_error(error)
     param = error.param if isinstance(error, InvalidParameter) else None
     code = "input_audio_buffer_commit_empty" if isinstance(error, EmptyBuffer) else error_code(error)
     is_ours = isinstance(error, Internal | Overloaded | UpstreamLost)
