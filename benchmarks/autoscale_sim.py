@@ -22,6 +22,7 @@ import typer
 
 from benchmarks.autoscale_fleet import Events, Fleet, Item, Machine, simulated_clock
 from benchmarks.autoscale_traffic import GENERATED, Request, Traffic, TrafficError, generate, read_traffic
+from deployments.autoscaling import policy_fault
 
 SEGMENT_SECONDS = 20.0
 """``MERGE_SEGMENT_SEC``."""
@@ -35,7 +36,7 @@ _SCALING = {"initial_replicas": 1, "min_replicas": 1, "metrics_interval_s": 1, "
 _OURS = {"upscale_delay_s": 1, "downscale_delay_s": 10}
 _STOCK_PATIENCE = (1, 10, 30, 60, 120, 300)
 _TOLERANCE = 0.02
-_TRIES = 9
+_TRIES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,9 +170,17 @@ def simulate(
 
 
 def ours(kwargs: Mapping[str, float], most: int) -> dict[str, Any]:
-    """An ``autoscaling_config`` with :class:`deployments.autoscaling.AudioPolicy`."""
+    """An ``autoscaling_config`` with :class:`deployments.autoscaling.AudioPolicy`.
+
+    Raises:
+        ValueError: it has no such settings.
+    """
     policy = {"policy_function": "deployments.autoscaling:AudioPolicy", "policy_kwargs": {**kwargs}}
-    return {**_SCALING, **_OURS, "max_replicas": most, "policy": policy}
+    config = {**_SCALING, **_OURS, "max_replicas": most, "policy": policy}
+    fault = policy_fault(config)
+    if fault is not None:
+        raise ValueError(fault)
+    return config
 
 
 def stock(target: float, patience: float, most: int) -> dict[str, Any]:
@@ -275,8 +284,11 @@ def main(
     if best:
         typer.echo(f"p95 wait: {100 * (1 - own / best):.0f} % below that of the stock policy")
     if plot_to is not None:
-        plot(outcomes, traffic, plot_to)
+        plot([*outcomes[:2], outcomes[-1]], traffic, plot_to)
 
+
+app = typer.Typer(add_completion=False)
+app.command()(main)
 
 if __name__ == "__main__":
-    typer.run(main)
+    app()

@@ -6,12 +6,17 @@ what the policy wants. Only the standard library is used here: Serve sends this 
 value, and nothing of this project has to be there. docs/autoscaling.md explains how to choose the numbers.
 """
 
-import inspect
+import logging
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
+
+logger = logging.getLogger("ray.serve")
+
+Settings = TypeVar("Settings")
 
 _STALE_SECONDS = 30.0
 """A replica whose last report is older than the newest one by this is not known to be idle."""
@@ -59,6 +64,49 @@ class Context(Protocol):
     def current_time(self) -> float | None: ...
 
 
+@dataclass(frozen=True)
+class AudioSettings:
+    """``policy_kwargs`` of :class:`AudioPolicy`.
+
+    Attributes:
+        target_wait_seconds: what new work may wait for its turn, in seconds. Above 0.
+        target_busy: share of the time in which a replica may work, above 0, up to 1. At 1 replicas are never
+            added for being busy, only kept: right where a model that is always busy can still take more, by
+            larger batches.
+        max_lag_seconds: what a live session may wait for the result of a piece of its audio, as 95th
+            percentile, in seconds. Above 0.
+        hold_seconds: for how long replicas are kept after they were needed, in seconds. 0 or more.
+        expected_speed: seconds of audio that a replica works off in a second, until one was measured.
+        expected_item_seconds: seconds of audio of a request that waits in front of the replicas, until some
+            were seen.
+    """
+
+    target_wait_seconds: float = 2.0
+    target_busy: float = 0.8
+    max_lag_seconds: float = 1.0
+    hold_seconds: float = 60.0
+    expected_speed: float = 20.0
+    expected_item_seconds: float = 10.0
+
+
+@dataclass(frozen=True)
+class IngressSettings:
+    """``policy_kwargs`` of :class:`IngressPolicy`.
+
+    Attributes:
+        target_share: share of ``MAX_LIVE_SESSIONS``, and of ``MAX_CONCURRENT_FILES``, up to which a replica
+            is filled, above 0, up to 1.
+        hold_seconds: for how long replicas are kept after they were needed, in seconds. 0 or more.
+    """
+
+    target_share: float = 0.6
+    hold_seconds: float = 300.0
+
+
+_SHARES = ("target_busy", "target_share")
+_MAY_BE_ZERO = ("hold_seconds",)
+
+
 class AudioPolicy:
     """Scales a deployment of a model by the time that what waits would take.
 
@@ -76,46 +124,16 @@ class AudioPolicy:
     replicas, not a number to add, so that replicas that still start are not asked for again.
     """
 
-    def __init__(
-        self,
-        *,
-        target_wait_seconds: float = 2.0,
-        target_busy: float = 0.8,
-        max_lag_seconds: float = 1.0,
-        hold_seconds: float = 60.0,
-        expected_speed: float = 20.0,
-        expected_item_seconds: float = 10.0,
-    ) -> None:
-        """Check the settings.
-
-        Args:
-            target_wait_seconds: what new work may wait for its turn, in seconds. Above 0.
-            target_busy: share of the time in which a replica may work, above 0, up to 1. At 1 replicas are
-                never added for being busy, only kept: right where a model that is always busy can still
-                take more, by larger batches.
-            max_lag_seconds: what a live session may wait for the result of a piece of its audio, as 95th
-                percentile, in seconds. Above 0.
-            hold_seconds: for how long replicas are kept after they were needed, in seconds. 0 or more.
-            expected_speed: seconds of audio that a replica works off in a second, until one was measured.
-            expected_item_seconds: seconds of audio of a request that waits in front of the replicas, until
-                some were seen.
-
-        Raises:
-            ValueError: a number is out of range; the message says which.
-        """
-        _check("target_wait_seconds", target_wait_seconds, above=0)
-        _check("target_busy", target_busy, above=0, most=1)
-        _check("max_lag_seconds", max_lag_seconds, above=0)
-        _check("hold_seconds", hold_seconds, least=0)
-        _check("expected_speed", expected_speed, above=0)
-        _check("expected_item_seconds", expected_item_seconds, above=0)
-        self._target_wait = target_wait_seconds
-        self._target_busy = target_busy
-        self._max_lag = max_lag_seconds
-        self._speed = expected_speed
-        self._item_seconds = expected_item_seconds
+    def __init__(self, **kwargs: Any) -> None:
+        """Take :class:`AudioSettings`. Wrong ones are logged, and their defaults hold."""
+        settings = _usable(AudioSettings, kwargs)
+        self._target_wait = settings.target_wait_seconds
+        self._target_busy = settings.target_busy
+        self._max_lag = settings.max_lag_seconds
+        self._speed = settings.expected_speed
+        self._item_seconds = settings.expected_item_seconds
         self._item_work = 0.0
-        self._hold = _Hold(hold_seconds)
+        self._hold = _Hold(settings.hold_seconds)
         self._starts = _Starts()
 
     def __call__(self, ctx: Context) -> tuple[int, dict[str, Any]]:
@@ -161,21 +179,11 @@ class AudioPolicy:
 class IngressPolicy:
     """Scales the ingress by whom it serves: live sessions and files, each as a share of their limits."""
 
-    def __init__(self, *, target_share: float = 0.6, hold_seconds: float = 300.0) -> None:
-        """Check the settings.
-
-        Args:
-            target_share: share of ``MAX_LIVE_SESSIONS``, and of ``MAX_CONCURRENT_FILES``, up to which a
-                replica is filled, above 0, up to 1.
-            hold_seconds: for how long replicas are kept after they were needed, in seconds. 0 or more.
-
-        Raises:
-            ValueError: a number is out of range; the message says which.
-        """
-        _check("target_share", target_share, above=0, most=1)
-        _check("hold_seconds", hold_seconds, least=0)
-        self._target_share = target_share
-        self._hold = _Hold(hold_seconds)
+    def __init__(self, **kwargs: Any) -> None:
+        """Take :class:`IngressSettings`. Wrong ones are logged, and their defaults hold."""
+        settings = _usable(IngressSettings, kwargs)
+        self._target_share = settings.target_share
+        self._hold = _Hold(settings.hold_seconds)
 
     def __call__(self, ctx: Context) -> tuple[int, dict[str, Any]]:
         """Replicas that are needed now, and no state of Serve's keeping."""
@@ -188,34 +196,54 @@ class IngressPolicy:
         return self._hold.most(ctx.current_time or 0.0, needed, ctx.target_num_replicas), {}
 
 
-POLICIES: Mapping[str, Callable[..., Any]] = {
-    f"deployments.autoscaling:{policy.__name__}": policy for policy in (AudioPolicy, IngressPolicy)
+POLICIES: Mapping[str, type[AudioSettings] | type[IngressSettings]] = {
+    "deployments.autoscaling:AudioPolicy": AudioSettings,
+    "deployments.autoscaling:IngressPolicy": IngressSettings,
 }
-"""By what a config names as ``policy_function``."""
+"""Their settings, by what a config names as ``policy_function``."""
 
 
 def policy_fault(autoscaling: Any) -> str | None:
     """What is wrong with the ``policy`` of an ``autoscaling_config``, as a sentence; ``None``: nothing.
 
-    Serve itself would tell it in the controller's log only. A policy that is not from here is not judged.
+    A policy that runs tells it in the controller's log only. One that is not from here is not judged.
     """
     policy = autoscaling.get("policy") if isinstance(autoscaling, Mapping) else None
     if not isinstance(policy, Mapping):
         return None
     name, kwargs = str(policy.get("policy_function")), policy.get("policy_kwargs") or {}
-    made = POLICIES.get(name)
-    if made is None:
+    settings = POLICIES.get(name)
+    if settings is None:
         own = name.replace(":", ".").startswith(f"{__name__}.")
         return f"There is no policy {name}; there are {', '.join(POLICIES)}." if own else None
-    known = inspect.signature(made).parameters
-    unknown = [str(key) for key in kwargs if key not in known]
-    if unknown:
-        return f"{name} has no {', '.join(unknown)}; its policy_kwargs are {', '.join(known)}."
-    try:
-        made(**kwargs)
-    except ValueError as error:
-        return f"{name}: {error}"
-    return None
+    faults = [fault for _, fault in _faults(settings, kwargs)]
+    return f"{name}: {'; '.join(faults)}." if faults else None
+
+
+def _faults(settings: type[Any], kwargs: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Names of settings that are wrong, and what is wrong with each."""
+    known = [field.name for field in fields(settings)]
+    for name, value in kwargs.items():
+        if name not in known:
+            yield name, f"there is no {name}, only {', '.join(known)}"
+        elif isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            yield name, f"{name} has to be a number, not {value!r:.40}"
+        elif value < 0 or (value == 0 and name not in _MAY_BE_ZERO):
+            yield (
+                name,
+                f"{name} has to be {'0 or more' if name in _MAY_BE_ZERO else 'above 0'}, not {value:g}",
+            )
+        elif value > 1 and name in _SHARES:
+            yield name, f"{name} has to be 1 or less, not {value:g}"
+
+
+def _usable(settings: type[Settings], kwargs: Mapping[str, Any]) -> Settings:
+    # An error here would come up in every round of Serve's controller, which then does nothing else any more,
+    # for no deployment.
+    faults = dict(_faults(settings, kwargs))
+    for fault in faults.values():
+        logger.error("autoscaling: %s; the default holds", fault)
+    return settings(**{name: value for name, value in kwargs.items() if name not in faults})
 
 
 class _Reports:
@@ -246,7 +274,8 @@ class _Reports:
 
     def _last(self, replica: Any, name: str) -> float:
         samples = self._metrics.get(name, {}).get(replica)
-        return samples[-1].value if samples else 0.0
+        value = samples[-1].value if samples else 0.0
+        return value if math.isfinite(value) else 0.0
 
 
 class _Starts:
@@ -304,15 +333,3 @@ def _share(number: float, limit: float) -> float:
 
 def _whole(number: float) -> int:
     return math.ceil(number - _ROUNDING)
-
-
-def _check(
-    name: str, value: object, *, above: float = -math.inf, least: float = -math.inf, most: float = math.inf
-) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ValueError(f"{name} has to be a number, not {value!r:.40}")
-    if not (value > above and least <= value <= most):
-        bounds = [f"above {above:g}"] * (above > -math.inf)
-        bounds += [f"{least:g} or more"] * (least > -math.inf)
-        bounds += [f"{most:g} or less"] * (most < math.inf)
-        raise ValueError(f"{name} has to be {' and '.join(bounds)}, not {value:g}")

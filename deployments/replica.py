@@ -18,6 +18,7 @@ from deployments.load import StageLoad
 from deployments.messages import AudioSlice, Pcm
 from deployments.model_layout import ModelMissing, check_whole
 
+_PAUSE_SECONDS = 10.0
 _SAMPLING_SECONDS = 1.0
 """What a sample costs is nothing once a second, and would be something after each batch of live speech."""
 
@@ -71,6 +72,8 @@ def model_directory(path: str) -> Path:
             raise ModelMissing(f"There is no {directory}.")
         check_whole(directory)
     except ModelMissing as error:
+        # Serve starts a replica in the place of one that cannot start at once, as often as it takes.
+        time.sleep(_PAUSE_SECONDS)
         node: Any = ray.util
         raise ModelMissing(
             f"On the node {node.get_node_ip_address()}: {error} All nodes on which replicas may run need "

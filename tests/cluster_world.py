@@ -112,13 +112,17 @@ class World:
         """All nodes on which replicas run."""
         return {ip for ips in self.running().values() for ip in ips}
 
-    def running(self, deployment: str = "") -> dict[str, set[str]]:
+    def of(self, ip: str) -> set[str]:
+        """The deployments of which a replica runs on a node."""
+        return {name for name, ips in self.running().items() if ip in ips}
+
+    def running(self) -> dict[str, set[str]]:
         """On which nodes replicas run, by deployment."""
         found: dict[str, set[str]] = {}
         for replica in self.cluster.replicas():
             if replica.state == "RUNNING" and replica.ip is not None:
                 found.setdefault(replica.deployment, set()).add(replica.ip)
-        return {name: ips for name, ips in found.items() if not deployment or name == deployment}
+        return found
 
 
 @contextmanager
@@ -143,6 +147,7 @@ def cluster_world(directory: Path) -> Iterator[World]:
             "RAY_health_check_period_ms": "1000",
             "RAY_health_check_timeout_ms": "2000",
             "RAY_health_check_failure_threshold": "3",
+            "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
             "RAY_SERVE_SLOW_STARTUP_WARNING_S": "5",
             "RAY_SERVE_SLOW_STARTUP_WARNING_PERIOD_S": "5",
             "JOBS_DATABASE_URL": database,
@@ -166,10 +171,11 @@ def without_models(machine: Machine, directory: Path) -> Machine:
     return replace(machine, enter=(*machine.enter, "sh", "-c", hide, "sh"))
 
 
-def transcribe(ip: str, sample: Sample) -> str:
-    """What a server says of a recording: its text, or what it said instead."""
+def transcribe(node: str, sample: Sample) -> str:
+    """What a node (its address, or a URL) says of a recording: its text, or what it said instead."""
+    url = node if "://" in node else f"http://{node}:{PORT}"
     answer = httpx.post(
-        f"http://{ip}:{PORT}/v1/audio/transcriptions",
+        f"{url}/v1/audio/transcriptions",
         files={"file": sample.path.read_bytes()},
         timeout=_PATIENCE,
         trust_env=False,

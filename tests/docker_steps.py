@@ -178,16 +178,17 @@ def check(image: Image) -> None:
         Failed: something is not as it should be.
     """
     started = time.monotonic()
-    with tempfile.TemporaryFile("w+") as log, running(image, log.fileno()) as (process, inside):
+    with tempfile.NamedTemporaryFile() as log, running(image, log.fileno()) as (process, inside):
         try:
             _wait_until_healthy(process, [*inside, *image.probe])
             print(f"ready after {time.monotonic() - started:.1f} s", flush=True)
+            said = Path(log.name).read_text(encoding="utf-8").splitlines()
+            print(*(line for line in said if line.startswith("Serving with")), flush=True)
             _ask(inside)
             _look_around(image, inside)
             _stop(process, int(inside[2]))
         except BaseException:
-            log.seek(0)
-            print(log.read(), file=sys.stderr)
+            print(Path(log.name).read_text(encoding="utf-8"), file=sys.stderr)
             raise
 
 

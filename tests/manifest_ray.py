@@ -8,6 +8,8 @@ from tests.manifest_pods import AGENT_PORT
 from tests.manifest_rules import Rule, example_keys, selected, settings_of
 from tests.manifests import ROOT, Document, name_of, of_kind, ray_groups, ray_service
 
+NEW_NODE_SECONDS = 300
+"""What a node that takes over may need until its replicas are ready."""
 MAX_NAME = 47
 """Characters of a RayService's name, to which KubeRay adds what it makes of it."""
 OF_KUBERAY = {
@@ -87,7 +89,7 @@ def grace(documents: Sequence[Document]) -> Iterator[str]:
         pod = group["template"]["spec"]
         command = pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
         drain = float(command[command.index("--seconds") + 1])
-        if not ingress_grace() <= drain < pod["terminationGracePeriodSeconds"]:
+        if not ingress_grace() + NEW_NODE_SECONDS <= drain < pod["terminationGracePeriodSeconds"]:
             yield f"Ray's {name}: {drain:g} s to drain do not go with what its pod and the ingress have."
     for edge in of_kind(documents, "Deployment"):
         pod = edge["spec"]["template"]["spec"]

@@ -13,6 +13,7 @@ from tests.manifests import (
 )
 
 NAMESPACE = "asr-serve"
+GATEWAY = "gateway.networking.k8s.io/gateway-name"
 MAX_BYTES = 250 * 1024
 CLUSTER_WIDE = ("Namespace", "PriorityClass")
 Rule = Callable[[Sequence[Document]], Iterator[str]]
@@ -174,6 +175,8 @@ def selectors(documents: Sequence[Document]) -> Iterator[str]:
 
 def _policy(documents: Sequence[Document], policy: Document) -> Iterator[str]:
     """A policy is for pods that are there, and names ports that those have who are to be reached."""
+    if GATEWAY in policy["spec"]["podSelector"].get("matchLabels", {}):
+        return  # its pods are those of whoever implements it
     pods = list(selected(documents, policy["spec"]["podSelector"]))
     if not pods:
         yield f"{name_of(policy)} is for no pod."
@@ -199,7 +202,7 @@ def _peer(documents: Sequence[Document], policy: Document, peer: Document) -> It
     chosen = peer.get("podSelector")
     if chosen is None or "namespaceSelector" in peer:
         return
-    of_gateway = "gateway.networking.k8s.io/gateway-name" in chosen.get("matchLabels", {})
+    of_gateway = GATEWAY in chosen.get("matchLabels", {})
     if not of_gateway and not list(selected(documents, chosen)):
         yield f"{name_of(policy)} names pods that are not there: {chosen}."
 

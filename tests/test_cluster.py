@@ -17,6 +17,7 @@ from sqlalchemy import create_engine, text
 
 from benchmarks.machines import cable
 from serve_app.cli.gpus import gpu_shortage
+from serve_app.edge.settings import Address
 from tests import audio_files
 from tests.cluster_world import (
     CARD,
@@ -30,6 +31,7 @@ from tests.cluster_world import (
     without_models,
 )
 from tests.conftest import Sample
+from tests.edge_world import running_edge
 from tests.live_speech import recording
 
 pytestmark = pytest.mark.own_server
@@ -115,7 +117,7 @@ def test_a_killed_node_costs_no_answer(world: World, samples: list[Sample]) -> N
 def test_a_node_that_joins_takes_the_place_of_the_lost_one(world: World) -> None:
     two = world.machines[2]
     world.worker("two", two)
-    world.until("all replicas", lambda: all(two.ip in world.running()[name] for name in [*MODELS, "Jobs"]))
+    world.until("all replicas", lambda: {*MODELS, "Jobs"} <= world.of(two.ip))
 
 
 def test_a_machine_that_nobody_hears_of_is_missed(world: World, samples: list[Sample]) -> None:
@@ -136,32 +138,44 @@ def test_a_node_without_the_models_is_named(world: World, samples: list[Sample],
     world.worker("bare", without_models(machine, tmp_path / "empty"))
     wanted = f"On the node {machine.ip}: There is no "
     world.until("the reason", lambda: wanted in world.cluster.told())
-    assert machine.ip not in world.running("Vad").get("Vad", set())
+    assert machine.ip not in world.running().get("Vad", ())
     assert transcribe(world.front[0], samples[0]) == samples[0].written
     world.cluster.kill("bare")
 
 
-def test_the_head_is_started_anew_and_finds_all_as_it_was(world: World, samples: list[Sample]) -> None:
+def test_the_head_is_started_anew_and_finds_all_as_it_was(
+    world: World, samples: list[Sample], tmp_path: Path
+) -> None:
     """With Redis for its memory, nothing is deployed again, and workers go on meanwhile."""
     head, one = world.front
     before = {each.pid for each in world.cluster.replicas() if each.ip == one and each.state == "RUNNING"}
     assert get(one, "/readyz").json()["status"] == "ready"
-    with clients([one], samples) as crowd:
+    nodes = [Address(ip, PORT) for ip in world.front]
+    with clients([one], samples) as crowd, running_edge(tmp_path, *nodes) as edge:
         world.cluster.kill("head")
+        world.until("the end of its proxy", lambda: is_gone(head))
+        # Whoever comes in by the edge from now on finds the node that is left.
+        assert {transcribe(edge.http, samples[0]) for _ in range(6)} == {samples[0].written}
         crowd.until_more(12)
         for _ in range(3):
             assert get(one, "/readyz").json()["status"] == "ready"
-        with pytest.raises(httpx.TransportError):
-            get(head, "/healthz")
         job = submit(world, samples, one)
         assert result(world, job, one)
         world.head()
-        world.until("the head's ingress", lambda: head in world.running("Ingress")["Ingress"])
+        world.until("the head's ingress", lambda: head in world.running().get("Ingress", ()))
         crowd.until_more(8)
     assert crowd.wrong == []
     assert before <= {each.pid for each in world.cluster.replicas() if each.ip == one}
     world.until("the front", lambda: answers(head))
     assert transcribe(head, samples[0]) == samples[0].written
+
+
+def is_gone(ip: str) -> bool:
+    try:
+        get(ip, "/healthz")
+    except httpx.TransportError:
+        return True
+    return False
 
 
 def answers(ip: str) -> bool:

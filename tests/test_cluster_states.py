@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +20,11 @@ from serve_app.deployment_states import DeploymentStates
 from tests.conftest import ROOT
 
 
-def test_a_model_that_only_other_nodes_have_is_named_with_the_node(tmp_path: Path) -> None:
+def test_a_model_that_only_other_nodes_have_is_named_with_the_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
     whole = ROOT / "models" / "starter" / "fsmn-vad"
     assert model_directory(str(whole)) == whole
     here: Any = ray.util
@@ -31,6 +36,9 @@ def test_a_model_that_only_other_nodes_have_is_named_with_the_node(tmp_path: Pat
             (tmp_path / file.name).symlink_to(file)
     with pytest.raises(ModelMissing, match=rf"On the node {node}: .*has no model\.pt"):
         model_directory(str(tmp_path))
+    # Serve starts the next one at once.
+    assert len(pauses) == 2
+    assert min(pauses) >= 5
 
 
 class Controller:

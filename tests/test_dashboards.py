@@ -82,6 +82,95 @@ def test_promtool_takes_the_rules() -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+STAGE = 'application="asr",deployment="Vad"'
+FIRING = {
+    "AsrNotScraped": {"up": "1x60"},
+    "AsrStageDown": {f"ray_serve_deployment_status{{{STAGE}}}": "2x60"},
+    "AsrReplicasMissing": {
+        f"ray_serve_autoscaling_target_replicas{{{STAGE}}}": "3x60",
+        f"ray_serve_deployment_replica_healthy{{{STAGE}}}": "1x60",
+    },
+    "AsrReplicaRestarts": {
+        f"ray_serve_autoscaling_target_replicas{{{STAGE}}}": "1x60",
+        f"ray_serve_deployment_replica_starts_total{{{STAGE}}}": "1+1x60",
+    },
+    "AsrCallsLost": {'ray_asr_lost_calls_total{stage="Vad"}': "0+2x60"},
+    "AsrQueueOld": {f"ray_asr_oldest_wait_seconds{{{STAGE}}}": "40x60"},
+    "AsrLiveLag": {f"ray_asr_stage_lag_seconds{{{STAGE}}}": "3x60"},
+    "AsrFinalsLate": {
+        'ray_asr_live_final_after_end_seconds_bucket{le="5"}': "0x60",
+        'ray_asr_live_final_after_end_seconds_bucket{le="10"}': "0+1x60",
+        'ray_asr_live_final_after_end_seconds_bucket{le="+Inf"}': "0+1x60",
+    },
+    "AsrReplays": {'ray_asr_live_replays_total{protocol="nls"}': "0+2x60"},
+    "AsrRefusals": {
+        'ray_asr_errors_total{error="overloaded"}': "0+1x60",
+        'ray_asr_requests_total{outcome="refused"}': "0+10x60",
+    },
+    "AsrFailures": {
+        'ray_asr_requests_total{outcome="failed"}': "0+1x60",
+        'ray_asr_requests_total{outcome="ok"}': "0+50x60",
+    },
+    "AsrWrongKeys": {'ray_asr_errors_total{error="unauthenticated"}': "0+600x60"},
+    "AsrSlow": {
+        f"ray_asr_busy_seconds_total{{{STAGE}}}": "0+6x1500 9000+30x60",
+        f"ray_asr_audio_seconds_total{{{STAGE}}}": "0+100x1560",
+    },
+    "AsrJobsLate": {"ray_asr_jobs_oldest_seconds": "4000x60"},
+    "AsrJobsFail": {
+        'ray_asr_jobs_ended_total{status="failed"}': "0+1x60",
+        'ray_asr_jobs_ended_total{status="completed"}': "0+2x60",
+    },
+    "AsrWebhooksGivenUp": {'ray_asr_webhooks_total{outcome="given_up"}': "0x50 1x10"},
+    "AsrEdgeNodeDown": {
+        'haproxy_server_status{proxy="nodes",server="node1",state="UP",instance="a"}': "0x60",
+        'haproxy_server_status{proxy="nodes",server="node1",state="DOWN",instance="a"}': "1x60",
+    },
+    "AsrCertificateEnds": {"ray_asr_certificate_expiry_timestamp_seconds": "864000x60"},
+    "AsrDiskFull": {'ray_node_disk_utilization_percentage{instance="a"}': "91x60"},
+    "AsrMemoryFull": {
+        'ray_node_mem_used{instance="a"}': "95x60",
+        'ray_node_mem_total{instance="a"}': "100x60",
+    },
+}
+"""What makes each alert fire, by the minute, in the notation of ``promtool test rules``."""
+
+CALM = {"AsrReplicaRestarts": (f"ray_serve_deployment_replica_starts_total{{{STAGE}}}", "1x60")} | {
+    name: (next(iter(given)), "0x60")
+    for name, given in FIRING.items()
+    if name in {"AsrCallsLost", "AsrQueueOld", "AsrLiveLag", "AsrRefusals", "AsrFailures", "AsrJobsFail"}
+}
+"""For some of them, what makes them stop: another course of one of these series."""
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs Prometheus' promtool")
+def test_each_alert_can_be_raised(tmp_path: Path) -> None:
+    assert FIRING.keys() == {alert.name for alert in ALERTS}
+    expected = [(name, given, True) for name, given in FIRING.items()]
+    expected += [(name, {**FIRING[name], series: course}, False) for name, (series, course) in CALM.items()]
+    of_name = {alert.name: alert.expression for alert in ALERTS}
+    tests = [
+        {
+            "interval": "1m",
+            "input_series": [{"series": series, "values": values} for series, values in given.items()],
+            "promql_expr_test": [
+                {
+                    "expr": f"count({of_name[name]})",
+                    "eval_time": "26h" if name == "AsrSlow" else "1h",
+                    "exp_samples": [{"labels": "{}", "value": 1}] if fires else [],
+                }
+            ],
+        }
+        for name, given, fires in expected
+    ]
+    file = tmp_path / "tests.yaml"
+    file.write_text(yaml.safe_dump({"rule_files": [str(MADE / "rules.yaml")], "tests": tests}))
+    result = subprocess.run(
+        ["promtool", "test", "rules", str(file)], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
 def test_both_forms_of_the_rules_are_the_same() -> None:
     plain = yaml.safe_load((MADE / "rules.yaml").read_text())
     for_operator = yaml.safe_load((MADE / "alerts.yaml").read_text())

@@ -59,8 +59,8 @@ COVERED = {
     "test_the_commands_make_a_recording_of_a_log_and_compare_policies_on_it",
     ".venv/bin/python -m benchmarks.autoscale_traffic server.log traffic.jsonl": "test_autoscaling.py::"
     "test_the_commands_make_a_recording_of_a_log_and_compare_policies_on_it",
-    ".venv/bin/python -m benchmarks.autoscale_sim traffic.jsonl --plot autoscaling.png": "test_autoscaling.py::"
-    "test_the_commands_make_a_recording_of_a_log_and_compare_policies_on_it",
+    ".venv/bin/python -m benchmarks.autoscale_sim traffic.jsonl --plot autoscaling.png": ""
+    "test_autoscaling.py::test_the_commands_make_a_recording_of_a_log_and_compare_policies_on_it",
     "PARAFORMER_MODEL=models/starter/paraformer-hotwords make serve": "test_models_server.py::"
     "test_several_recognizers_at_once",
     ".venv/bin/ray start --head --node-ip-address 10.0.0.6 --port 6379 --num-cpus 0 "
@@ -73,6 +73,7 @@ COVERED = {
     ".venv/bin/serve deploy configs/multi-node.yaml": "test_cluster.py::"
     "test_replicas_are_where_their_shares_have_room",
     ".venv/bin/serve status": "test_cluster.py::test_replicas_are_where_their_shares_have_room",
+    ".venv/bin/asr-serve top": "test_admin.py::test_the_live_server_tells_what_it_does",
     "TRACING=file make serve": "test_tracing_server.py::"
     "test_each_of_many_files_is_one_trace_through_all_processes",
     "TRACING=otlp OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4318 make serve": "test_tracing.py::"
@@ -82,6 +83,8 @@ COVERED = {
     "curl -s localhost:8080/metrics": "test_metrics.py::test_everything_listed_is_exported",
     ".venv/bin/asr-serve dashboards --output k8s/monitoring": "test_dashboards.py::"
     "test_the_command_writes_what_is_checked_in",
+    ".venv/bin/python -m benchmarks.rollout": "test_rollout.py::"
+    "test_files_and_live_sessions_go_on_while_everything_is_changed",
     "kill -HUP 12345": "test_cli.py::test_a_changed_config_is_applied_while_the_server_runs",
     "cp .env.example .env": "test_images_compose.py::test_values_of_the_example_are_good_and_defaults_if_set",
     "docker compose -f compose.cpu.yaml up -d": "test_images_compose.py::"

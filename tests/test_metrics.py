@@ -7,25 +7,37 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from pydantic import SecretStr
+from ray.exceptions import RayActorError
+from starlette.testclient import TestClient, WebSocketDenialResponse
+from starlette.websockets import WebSocketDisconnect
 from websockets.sync.client import connect
 
 from benchmarks.live_server import LiveServer
+from deployments.messages import StreamStep, Token
 from deployments.metrics import METRICS, PROTOCOLS
 from serve_app import errors
+from serve_app.activity import Activity, active
 from serve_app.api.nls.errors import InvalidMessage
+from serve_app.calls import call_pure
 from serve_app.cli.metrics import MetricsExport
 from serve_app.cli.ports import free_port
 from serve_app.following import Followed, protocol_of
+from serve_app.http import create_app
 from serve_app.observability.meter import NoMeter, error_name
 from serve_app.observability.settings import MetricsError, MetricsSettings, read_metrics_settings
+from serve_app.pipeline.graph import StreamLost
 from serve_app.settings import Settings
 from serve_app.tracing import Tracing, trace_options
 from tests.conftest import ROOT, SAMPLES, Sample
+from tests.live_graph import ToneGraph
+from tests.live_sessions import TWO_PASS, cut, hear, tones
 from tests.test_dashboards import QUERIES, TEXT
 
 EXPORT_SECONDS = 40
@@ -166,13 +178,111 @@ def test_protocols_are_those_of_the_list() -> None:
 
 
 class Counts(NoMeter):
-    """Keeps the outcomes of requests."""
+    """Keeps what is counted."""
 
     def __init__(self) -> None:
         self.outcomes: list[tuple[str, str, bool]] = []
+        self.errors: list[tuple[str, str]] = []
+        self.lost: list[str] = []
+        self.replays: list[str] = []
 
     def request(self, protocol: str, outcome: str, seconds: float | None) -> None:
         self.outcomes.append((protocol, outcome, seconds is None))
+
+    def error(self, protocol: str, name: str) -> None:
+        self.errors.append((protocol, name))
+
+    def lost_call(self, stage: str) -> None:
+        self.lost.append(stage)
+
+    def replay(self, protocol: str) -> None:
+        self.replays.append(protocol)
+
+
+async def ready() -> dict[str, str]:
+    return {}
+
+
+@pytest.mark.parametrize(
+    ("path", "protocol"),
+    [
+        ("/v1/realtime", "realtime"),
+        ("/", "funasr"),
+        ("/ws/v1/asr/funasr", "funasr"),
+        ("/ws/v1", "nls"),
+        ("/ws/v1/asr", "nls"),
+        ("/ws/v1/asr/qwen", "qwen"),
+        ("/api-ws/v1/inference", "dashscope"),
+        ("/api-ws/v1/realtime", "dashscope"),
+    ],
+)
+def test_live_protocols_count_whom_they_refuse(path: str, protocol: str, tmp_path: Path) -> None:
+    counts = Counts()
+    settings = Settings(api_key=SecretStr("right"), data_dir=tmp_path)
+    client = TestClient(create_app(settings, ToneGraph(), ready, counts))
+    try:
+        with client.websocket_connect(path) as socket_:
+            while True:
+                if socket_.receive()["type"] == "websocket.close":
+                    break
+    except (WebSocketDisconnect, WebSocketDenialResponse):
+        pass
+    assert counts.errors == [(protocol, "unauthenticated")]
+    assert counts.outcomes == [(protocol, "refused", True)]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "protocol"),
+    [
+        ("POST", "/v1/audio/transcriptions", "openai"),
+        ("GET", "/v1/jobs", "jobs"),
+        ("GET", "/v1/speakers", "speakers"),
+        ("POST", "/stream/v1/asr", "aliyun"),
+        ("POST", "/api/v1/services/audio/asr/transcription", "dashscope"),
+        ("POST", "/recognition", "funasr"),
+    ],
+)
+def test_protocols_count_errors(method: str, path: str, protocol: str, tmp_path: Path) -> None:
+    counts = Counts()
+    settings = Settings(api_key=SecretStr("right"), data_dir=tmp_path)
+    client = TestClient(create_app(settings, ToneGraph(), ready, counts))
+    assert client.request(method, path).status_code >= 400
+    assert counts.errors == [(protocol, "unauthenticated")]
+    assert counts.outcomes == [(protocol, "refused", False)]
+
+
+def test_questions_about_health_are_not_counted(tmp_path: Path) -> None:
+    counts = Counts()
+    client = TestClient(create_app(Settings(data_dir=tmp_path), ToneGraph(), ready, counts))
+    assert client.get("/readyz").status_code == 503
+    assert counts.outcomes == []
+
+
+async def test_lost_replicas_are_counted() -> None:
+    """Calls that are made again, and streams that are begun again."""
+    counts = Counts()
+    answers: list[Exception | str] = [RayActorError(), "answer"]
+
+    async def send() -> str:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    class Forgetful(ToneGraph):
+        losses = 1
+
+        async def stream(self, step: StreamStep) -> tuple[Token, ...]:
+            if step.number and self.losses:
+                self.losses -= 1
+                raise StreamLost("gone")
+            return await super().stream(step)
+
+    with active(Activity("1", "nls", meter=counts)):
+        assert await call_pure("Vad", send) == "answer"
+        await hear(Forgetful(), cut(tones([5] * 8), [9600] * 8), TWO_PASS, paced=True)
+    assert counts.lost == ["Vad"]
+    assert counts.replays == ["nls"]
 
 
 @pytest.mark.parametrize(
@@ -217,17 +327,21 @@ def test_the_port_of_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(MetricsError, match=r"METRICS_PORT: Port \d+ is in use"):
             MetricsExport(read_metrics_settings())
         # One that nobody asked for gives way.
-        monkeypatch.delenv("METRICS_PORT")
-        monkeypatch.setattr(MetricsSettings.model_fields["port"], "default", port)
-        MetricsSettings.model_rebuild(force=True)
-        try:
-            assert MetricsExport(MetricsSettings()).port != port
-        finally:
-            monkeypatch.undo()
-            MetricsSettings.model_rebuild(force=True)
-    free = free_port("127.0.0.1")
-    assert MetricsExport(MetricsSettings(port=free)).url == f"http://127.0.0.1:{free}/metrics"
-    assert MetricsExport(MetricsSettings(port=0)).port > 0
+        with closing(MetricsExport(MetricsSettings.model_construct({"host"}, port=port))) as export:
+            assert export.port not in (0, port)
+    with closing(MetricsExport(MetricsSettings(port=0))) as export:
+        assert export.url == f"http://127.0.0.1:{export.port}/metrics"
+
+
+def test_two_servers_that_start_at_once_do_not_meet() -> None:
+    """Ray opens the port long after it was chosen."""
+    port = free_port("127.0.0.1")
+    with closing(MetricsExport(MetricsSettings(port=port))) as first:
+        assert first.port == port
+        with pytest.raises(MetricsError, match="is in use"):
+            MetricsExport(MetricsSettings(port=port))
+    with closing(MetricsExport(MetricsSettings(port=port))) as later:
+        assert later.port == port
 
 
 @pytest.mark.parametrize(("name", "wrong"), [("METRICS_PORT", "x"), ("METRICS_HOST", "example.org")])

@@ -5,7 +5,9 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from serve_app.errors import Overloaded
 from serve_app.jobs.database import Database
@@ -93,6 +95,16 @@ async def test_a_server_that_is_started_anew_stops_nothing_for_good(
         world.graph.gate.set()
         server.start()
         assert await world.text(job) == characters([1, 2, 3])
+
+
+def test_a_server_that_says_nothing_is_not_waited_for(server: Postgres, database: str) -> None:
+    process = psutil.Process(int((server.directory / "data" / "postmaster.pid").read_text().split()[0]))
+    process.suspend()
+    try:
+        with pytest.raises(OperationalError, match="timeout"), Database(database).read():
+            pass
+    finally:
+        process.resume()
 
 
 async def test_a_full_disk_is_told(database: str) -> None:

@@ -234,7 +234,7 @@ MODELS = ("Vad", "Paraformer", "ParaformerStreaming", "Punctuation")
 def test_files_and_live_sessions_go_on_while_everything_is_changed(tmp_path: Path) -> None:
     document = starter()
     # What replicas have for what they have begun: half a minute of it is for goodbyes.
-    entry(document, "Ingress")["graceful_shutdown_timeout_s"] = 35
+    entry(document, "Ingress")["graceful_shutdown_timeout_s"] = 45
     # As many as there are before and after, however busy the machine is.
     for name in ("Vad", "Paraformer"):
         entry(document, name).pop("autoscaling_config")

@@ -3,6 +3,7 @@
 import asyncio
 import http.server
 import io
+import pickle
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from fastapi import FastAPI
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -17,27 +19,47 @@ from ray.exceptions import WorkerCrashedError
 
 from benchmarks import tracing_cost
 from deployments.batching import BatchQueue
-from deployments.messages import SAMPLE_RATE, PunctuationRequest, StreamStep, Token
+from deployments.messages import (
+    SAMPLE_RATE,
+    AlignmentRequest,
+    AudioSlice,
+    EmbeddingRequest,
+    LivePunctuationRequest,
+    LiveVadRequest,
+    PunctuationRequest,
+    RecognitionRequest,
+    SpeechRequest,
+    StreamOptions,
+    StreamStep,
+    Token,
+    VadOptions,
+    VadRequest,
+)
 from deployments.origin import Origin, on_behalf_of, origin_now
 from deployments.tracing import Observed, TraceOptions, observed, open_provider
 from serve_app.audio.decode import RawPcm
 from serve_app.calls import call_pure
 from serve_app.errors import UpstreamLost
 from serve_app.http import create_app
+from serve_app.jobs.codec import dump_spec, load_spec
+from serve_app.jobs.store import NewJob
+from serve_app.jobs.types import JobSpec
 from serve_app.pipeline.graph import StreamLost
 from serve_app.pipeline.live.events import LiveOptions
+from serve_app.pipeline.live.session import LiveSession
 from serve_app.settings import Settings
 from serve_app.stages import UNFOLLOWED, stage
 from serve_app.tracing import Tracing
 from serve_app.transcriber import TranscriptionOptions
 from tests.funasr_world import ReadingGraph, World, speech, wav_file
 from tests.live_graph import ToneGraph
-from tests.live_sessions import tones
+from tests.live_sessions import settle, tones
 from tests.test_http_app import SilentGraph
 from tests.traces import Span, client_span, spans_of
 
 SECRET = "SECRET-KEY"
 ORIGIN = Origin("one", "openai")
+NO_SAMPLES = np.zeros(0, np.int16)
 
 
 async def ready() -> dict[str, str]:
@@ -132,6 +154,11 @@ async def test_a_client_that_says_so_decides_whether_it_is_traced(
     assert len(spans_of(traces(tmp_path), trace_id)) == traced
 
 
+async def read(session: LiveSession) -> None:
+    async for _ in session.events():
+        pass
+
+
 class ForgetfulGraph(ToneGraph):
     """Loses the first stream."""
 
@@ -147,10 +174,12 @@ async def test_a_live_session_is_a_span_with_one_for_each_sentence(tmp_path: Pat
         root: Any = tracing.begin("WS /", ORIGIN, {})
         with on_behalf_of(ORIGIN), root.holding():
             async with live.open(LiveOptions(near_field=None)) as session:
+                # As protocols do: who reads is there before the first audio.
+                reading = asyncio.create_task(read(session))
+                await settle()
                 await session.push(tones([0, 3, 4, *[0] * 12, 5, 6, *[0] * 12]))
                 await session.finish()
-                async for _ in session.events():
-                    pass
+                await reading
         root.end()
     spans = spans_of(traces(tmp_path), root.trace_id)
     session_span = one(spans, "session")
@@ -203,10 +232,11 @@ class Marks:
     def __init__(self, watcher: Observed) -> None:
         self._observed = watcher
         self.origins: list[Origin | None] = []
+        self.reported: list[Origin | None] = []
         self.queue: BatchQueue[int, int] = BatchQueue(
             self._work,
             100,
-            report=watcher.reporting(lambda report: None),
+            report=watcher.reporting(lambda report: self.reported.append(origin_now())),
             wait_seconds=0.2,
             max_items=3,
             traceparent=watcher.traceparent_now,
@@ -263,6 +293,30 @@ async def test_items_of_one_batch_stay_in_their_own_traces(tmp_path: Path) -> No
         assert spans[2].deployment == "Marks"
     assert SECRET not in traces(tmp_path).read_text(encoding="utf-8")
     assert {origin.request_id for origin in marks.origins if origin} == {"one", "two", "untraced"}
+    assert marks.reported == [None]
+
+
+def test_requests_say_on_whose_behalf_they_are_made_and_packets_are_not_traced() -> None:
+    origin = Origin("one", "openai", client_span(1)[1])
+    nothing = AudioSlice(())
+    with on_behalf_of(origin):
+        traced: list[Any] = [
+            VadRequest(nothing, None, False, VadOptions()),
+            RecognitionRequest(nothing),
+            SpeechRequest(nothing),
+            AlignmentRequest(nothing, (), "zh"),
+            EmbeddingRequest(nothing, ()),
+            PunctuationRequest(()),
+            LivePunctuationRequest((), ()),
+        ]
+        packets: list[Any] = [
+            StreamStep("s", 0, NO_SAMPLES, False, StreamOptions()),
+            LiveVadRequest(NO_SAMPLES, 1, None, False, VadOptions()),
+        ]
+    assert {pickle.loads(pickle.dumps(request)).origin for request in traced} == {origin}
+    assert {request.origin for request in packets} == {Origin("one", "openai")}
+    assert RecognitionRequest(nothing) == traced[1]
+    assert RecognitionRequest(nothing).origin is None
 
 
 Received = tuple[str, str | None, ExportTraceServiceRequest]
@@ -316,6 +370,21 @@ def test_spans_go_where_the_standard_variables_say(monkeypatch: pytest.MonkeyPat
         "asr.protocol",
         "asr.audio_seconds",
     }
+
+
+def test_an_order_is_the_same_whoever_traces_it() -> None:
+    plain, traced = JobSpec(), JobSpec(traceparent=client_span(1)[1])
+    assert NewJob("a", "me", plain, "").fingerprint == NewJob("b", "me", traced, "").fingerprint
+    assert "traceparent" not in dump_spec(plain)
+    assert load_spec(dump_spec(plain)) == plain
+    assert load_spec(dump_spec(traced)) == traced
+
+
+def test_a_request_that_is_not_sampled_costs_nothing_more(tmp_path: Path) -> None:
+    tracing = Tracing(TraceOptions("file", 0.0, str(traces(tmp_path))))
+    assert tracing.begin("request", ORIGIN, {}) is UNFOLLOWED
+    tracing.close()
+    assert not traces(tmp_path).exists()
 
 
 def test_off_is_off() -> None:

@@ -80,7 +80,7 @@ def main() -> None:
         said = drain(given.address, node_at(given.address, given.ip), given.seconds)
     except (LookupError, RayError, RayStateApiException) as error:
         # A cluster that is deleted as a whole has no head any more: there is nothing to move, and nowhere to.
-        said = f"Nothing is moved. {error}"
+        said = f"Nothing more is moved. {error}"
     print(said, file=sys.stderr)
 
 

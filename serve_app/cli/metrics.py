@@ -1,5 +1,8 @@
 """What ``asr-serve serve`` itself exports, and where: Ray's agent of this machine answers ``/metrics``."""
 
+import socket
+import sys
+
 from deployments.instruments import Gauge
 from deployments.metrics import CERTIFICATE_END
 from serve_app.cli.front import Front
@@ -8,17 +11,20 @@ from serve_app.observability.settings import MetricsError, MetricsSettings
 
 
 class MetricsExport:
-    """Holds no port: Ray opens it when it starts."""
+    """Chooses the port, which Ray opens when it starts."""
 
     def __init__(self, settings: MetricsSettings) -> None:
-        """Choose the port.
+        """Take the port for this process.
 
         Raises:
             MetricsError: the one that was asked for cannot be had.
         """
         self._host = settings.host
-        self.port = _port(settings)
+        self._claim = socket.socket(socket.AF_UNIX)
+        self.port = settings.port and self._taken(settings)
         """For ``ray.init``."""
+        if not self.port:
+            self.port = free_port(self._host)
         self._certificate: Gauge | None = None
 
     @property
@@ -34,16 +40,32 @@ class MetricsExport:
             self._certificate = self._certificate or Gauge(CERTIFICATE_END)
             self._certificate.put(ends.timestamp())
 
+    def close(self) -> None:
+        """Leave the port to others."""
+        self._claim.close()
 
-def _port(settings: MetricsSettings) -> int:
-    if not settings.port:
-        return free_port(settings.host)
-    try:
-        check_port(settings.host, settings.port)
-    except PortTaken as error:
-        if "port" in settings.model_fields_set:
-            raise MetricsError(f"METRICS_PORT: {error} Choose another one, or 0 for a free one.") from error
-        return free_port(settings.host)
-    except PortUnusable as error:
-        raise MetricsError(f"METRICS_PORT: {error}") from error
-    return settings.port
+    def _taken(self, settings: MetricsSettings) -> int:
+        """The port of the settings; 0 where it is taken and nobody asked for it."""
+        try:
+            check_port(settings.host, settings.port)
+            self._claim_port(settings.port)
+        except PortTaken as error:
+            if "port" in settings.model_fields_set:
+                raise MetricsError(
+                    f"METRICS_PORT: {error} Choose another one, or 0 for a free one."
+                ) from error
+            return 0
+        except PortUnusable as error:
+            raise MetricsError(f"METRICS_PORT: {error}") from error
+        return settings.port
+
+    def _claim_port(self, port: int) -> None:
+        """Keep a second server that starts at the same time from it: Ray opens the port seconds later, and
+        ends where it cannot."""
+        if sys.platform != "linux":
+            return
+        try:
+            # Of Linux's abstract names: one for each network, and gone with the process.
+            self._claim.bind(f"\0asr-serve-metrics-{port}")
+        except OSError as error:
+            raise PortTaken(f"Port {port} is in use.") from error

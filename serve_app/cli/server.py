@@ -140,6 +140,7 @@ def run(
                 _shut_down()
             finally:
                 front.stop()
+                export.close()
 
 
 def _quiet(console: Console) -> LoggingConfig:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, func, insert, make_url, select
+from sqlalchemy import URL, Connection, Engine, create_engine, event, func, insert, make_url, select
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
 from serve_app.errors import Overloaded
@@ -20,6 +20,15 @@ _BUSY_PAUSE = 0.02
 _DISK_RETRY_SECONDS = 60
 _ATTEMPTS = 3
 _POSTGRES_DISK_FULL = "53100"
+_LIBPQ = {
+    "connect_timeout": 5,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+"""All in seconds, but for the last one's milliseconds and a count. By themselves, they come to minutes for a
+machine that is gone without a word, and requests that look voices up would wait as long."""
 
 
 class WrongSchema(Exception):
@@ -98,7 +107,8 @@ class Database:
             event.listen(engine, "connect", _prepare_sqlite)
             event.listen(engine, "begin", _begin_sqlite)
         else:
-            engine = create_engine(self._url, pool_pre_ping=True, hide_parameters=True)
+            waiting = _libpq_waits(self._url)
+            engine = create_engine(self._url, connect_args=waiting, pool_pre_ping=True, hide_parameters=True)
         try:
             _create_tables(engine)
         except BaseException:
@@ -111,6 +121,13 @@ def disk_full() -> Overloaded:
     return Overloaded(
         "The disk on which the server keeps its jobs is full; please try again later.", _DISK_RETRY_SECONDS
     )
+
+
+def _libpq_waits(url: URL) -> dict[str, Any]:
+    """How long PostgreSQL's own client waits, where the URL does not say."""
+    if url.get_backend_name() != "postgresql" or not url.get_driver_name().startswith("psycopg"):
+        return {}
+    return {name: value for name, value in _LIBPQ.items() if name not in url.query}
 
 
 def _is_full(error: OperationalError) -> bool:

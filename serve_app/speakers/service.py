@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from typing import BinaryIO
 
@@ -28,6 +29,9 @@ _SLACK = 0.1
 
 _NO_LIMIT_MS = 24 * 3600 * 1000
 
+_AWAY_SECONDS = 10
+"""How long a database that could not be reached is not asked for names."""
+
 
 class SpeakerService:
     """``owner`` is a client's id (:class:`serve_app.api.access.Client`): nobody meets the voices of another.
@@ -45,6 +49,7 @@ class SpeakerService:
         self._store = SpeakerStore(Database(database_url(settings)), tuning.model or settings.speaker_model)
         vad = VadOptions(max_end_silence_ms=settings.vad_end_silence_ms, max_span_ms=_NO_LIMIT_MS)
         self._voiceprinter = Voiceprinter(graph, tuning, vad)
+        self._away_until = -float("inf")
 
     async def options(
         self,
@@ -100,11 +105,13 @@ class SpeakerService:
 
         Never raises for the database: a transcript without names is better than none, and the log says why.
         """
-        if not self._is_loaded:
+        if not self._is_loaded or time.monotonic() < self._away_until:
             return ()
         try:
             return await asyncio.to_thread(self._store.voiceprints, owner)
         except (SQLAlchemyError, OSError, WrongSchema):
+            # Each look at a machine that is gone takes seconds, and a thread: not every request shall try.
+            self._away_until = time.monotonic() + _AWAY_SECONDS
             logger.exception("enrolled speakers could not be read; transcripts go without their names")
             return ()
 
