@@ -170,9 +170,9 @@ def _configs(kwargs: Mapping[str, float], targets: Sequence[float], most: int) -
 
 def main(
     replicas: Annotated[int, typer.Option(help="Most replicas of each policy.")] = 6,
-    targets: Annotated[str, typer.Option(help="target_ongoing_requests of the stock policy.")] = "4,8",
+    targets: Annotated[str, typer.Option(help="target_ongoing_requests of the stock policy.")] = "2,6",
     kwargs: Annotated[str, typer.Option(help="policy_kwargs of AudioPolicy, as JSON.")] = (
-        '{"target_wait_seconds": 1, "target_busy": 0.7, "hold_seconds": 0}'
+        '{"target_wait_seconds": 1, "target_busy": 0.5, "hold_seconds": 0}'
     ),
     traffic_file: Annotated[Path | None, typer.Option("--traffic", help="Recorded traffic.")] = None,
 ) -> None:

@@ -54,10 +54,11 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
 
 RUN python3 -m venv /opt/asr
 
-# torch's build for CPUs, a tenth the size of the one with CUDA that PyPI has for amd64.
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# Address of PyTorch's own index of builds for CPUs: a tenth the size of the build with CUDA that pip takes by itself on
+# amd64. pytorch.org tells it under "Get Started".
+ARG TORCH_INDEX=
 COPY constraints.txt ./
-RUN python -m pip install --no-deps --index-url "$TORCH_INDEX" -c constraints.txt torch
+RUN python -m pip install --no-deps ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} -c constraints.txt torch
 
 # What the service needs, without the service: its code comes last, and changes nothing in here. Nor do the two texts,
 # which must be there.

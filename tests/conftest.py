@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from benchmarks.live_server import LiveServer, live_server
 
@@ -21,6 +22,10 @@ RAY_ACCESS = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
 }
 """How the cluster of the live server is reached from outside: by a key of this run, on this machine."""
+
+# What one example takes says more about the machine than about the code.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 def pytest_runtest_setup() -> None:
