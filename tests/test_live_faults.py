@@ -169,23 +169,6 @@ async def test_more_replicas_and_fewer(server: Changeable, samples: list[Sample]
         await asyncio.sleep(3)
 
 
-async def test_a_user_config_is_changed_in_place(server: Changeable, samples: list[Sample]) -> None:
-    before = server.replicas()
-    async with crowd(server, samples):
-        await server.change(user_config={"max_batch_chunks": 3, "idle_seconds": 30, "max_streams": 64})
-        await asyncio.sleep(3)
-    assert server.replicas() == before
-
-
-async def test_a_new_version_is_rolled_out(server: Changeable, samples: list[Sample]) -> None:
-    before = server.replicas()
-    async with crowd(server, samples):
-        options = {"num_cpus": 0, "runtime_env": {"env_vars": {"ASR_ROLL_OUT": "1"}}}
-        await server.change(ray_actor_options=options)
-        await server.until(lambda: server.replicas() and server.replicas().isdisjoint(before))
-        await asyncio.sleep(3)
-
-
 async def test_where_no_stream_can_begin_two_passes_still_hear_all_and_one_pass_is_told(
     server: Changeable, samples: list[Sample]
 ) -> None:
