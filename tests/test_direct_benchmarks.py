@@ -46,6 +46,7 @@ def test_engines_give_the_same_texts_whatever_the_concurrency(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.long
 def test_funasr_transcribes_all_files_in_order(
     models: ModelDirectories, recordings: list[Path], processes: int
 ) -> None:

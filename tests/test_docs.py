@@ -30,6 +30,7 @@ COVERED = {
     "make serve": "test_packaging.py::test_make_serve_runs_until_ctrl_c",
     "make test": "test_packaging.py::test_make_targets_run_what_they_say",
     "make test-fast": "test_packaging.py::test_make_targets_run_what_they_say",
+    "make test-long": "test_packaging.py::test_make_targets_run_what_they_say",
     "make test-vllm": "test_gpu_config.py::test_vllm_has_an_environment_of_its_own",
     "make serve GPU=1": "test_gpu_config.py::test_the_config_for_one_gpu_is_served_from_its_own_environment",
     "make serve GPU=1 CONFIG=configs/gpu-16g.yaml": "test_profiles.py::test_it_fits_the_gpus_that_it_is_for",

@@ -66,6 +66,7 @@ def places(cluster: RayNodes) -> list[str | None]:
 
 
 @pytest.mark.own_server
+@pytest.mark.long
 def test_a_pod_that_ends_loses_no_answer() -> None:
     # Sockets lie in there, whose paths must be short.
     with (

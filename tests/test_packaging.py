@@ -131,6 +131,7 @@ def test_make_lists_its_targets() -> None:
     [
         ("test", "python -m pytest -n 2 --reruns 1 -r fEsR --dist loadgroup --no-loadscope-reorder"),
         ("test-fast", 'python -m pytest -n auto -m "not server and not slow"'),
+        ("test-long", "python -m pytest --reruns 1 -r fEsR tests/test_cluster.py tests/test_rollout.py"),
         ("fuzz", "python -m pytest tests/test_fuzz.py"),
         ("manifests", "python k8s/embed.py"),
         ("images-check", "python -m tests.docker_steps cpu --stand-in"),

@@ -165,6 +165,7 @@ def small_server(tmp_path: Path) -> Iterator[tuple[LiveServer, Path, dict[str, A
 
 
 @pytest.mark.own_server
+@pytest.mark.long
 def test_a_change_without_room_is_made_and_one_that_fails_is_taken_back(
     small_server: tuple[LiveServer, Path, dict[str, Any]],
 ) -> None:

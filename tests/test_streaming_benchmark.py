@@ -324,6 +324,7 @@ asyncio.run(main())
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_peers_script_runs_with_local_models(tmp_path: Path) -> None:
     script = tmp_path / "server.py"
     script.write_text(PEER_SCRIPT)
@@ -336,6 +337,7 @@ def test_the_peers_script_runs_with_local_models(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_peer_that_does_not_start(tmp_path: Path) -> None:
     script = tmp_path / "server.py"
     script.write_text("raise SystemExit('out of luck')")
