@@ -56,7 +56,16 @@ def test_pins_are_plain_versions() -> None:
 
 def test_installed_metadata() -> None:
     metadata = distribution("asr-serve").metadata
-    assert set(metadata.get_all("Provides-Extra") or []) == {"dev", "export", "plot", "qwen", "train", "vllm"}
+    assert set(metadata.get_all("Provides-Extra") or []) == {
+        "dev",
+        "export",
+        "plot",
+        "postgres",
+        "qwen",
+        "redis",
+        "train",
+        "vllm",
+    }
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "MIT"
     (script,) = [point for point in entry_points(group="console_scripts") if point.name == "asr-serve"]
