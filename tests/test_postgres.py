@@ -5,17 +5,20 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 from sqlalchemy.exc import OperationalError
 
 from serve_app.errors import Overloaded
+from serve_app.http import create_app
 from serve_app.jobs.database import Database
 from serve_app.jobs.service import DatabaseJobs
 from serve_app.settings import Settings
 from tests.database_servers import Postgres, postgres_server
 from tests.jobs_world import JobsWorld
 from tests.test_file_pipeline import characters
+from tests.test_http_app import SilentGraph
 from tests.test_jobs_runner import (
     test_a_canceled_job_stops_while_it_runs,
     test_a_deleted_job_is_gone_with_all_of_it,
@@ -112,10 +115,23 @@ async def test_a_full_disk_is_told(database: str) -> None:
         connection.exec_driver_sql("DO $$ BEGIN RAISE SQLSTATE '53100'; END $$")
 
 
+async def ready() -> dict[str, str]:
+    return {}
+
+
 async def test_a_password_is_in_no_message(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("JOBS_DATABASE_URL", "postgresql+psycopg://asr:hidden-word@127.0.0.1:1/nothing")
     settings = Settings(data_dir=tmp_path)
     assert "hidden-word" not in repr(settings)
-    with pytest.raises(Exception, match="refused") as caught:
+    with pytest.raises(Overloaded, match="cannot reach its database") as caught:
         await DatabaseJobs(settings).list("me")
-    assert "hidden-word" not in str(caught.value)
+    assert "refused" in str(caught.value.__cause__)
+    assert "hidden-word" not in f"{caught.value}{caught.value.__cause__}"
+    app = create_app(settings, SilentGraph(), ready)
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://asr.test") as client:
+        for path in ("/v1/jobs", "/v1/speakers"):
+            answer = await client.get(path)
+            assert answer.status_code == 429, path
+            assert "cannot reach its database" in answer.json()["error"]["message"]
+            assert int(answer.headers["retry-after"]) > 0

@@ -1,5 +1,6 @@
 """The database: SQLite in a file that several processes share, or any server that SQLAlchemy speaks to."""
 
+import logging
 import sqlite3
 import threading
 import time
@@ -15,9 +16,12 @@ from serve_app.errors import Overloaded
 from serve_app.jobs import schema
 from serve_app.settings import Settings
 
+logger = logging.getLogger("ray.serve")
+
 _BUSY_SECONDS = 20
 _BUSY_PAUSE = 0.02
 _DISK_RETRY_SECONDS = 60
+_LOST_RETRY_SECONDS = 10
 _ATTEMPTS = 3
 _POSTGRES_DISK_FULL = "53100"
 _LIBPQ = {
@@ -115,6 +119,22 @@ class Database:
             engine.dispose()
             raise
         return engine
+
+
+@contextmanager
+def answering() -> Iterator[None]:
+    """For what a client waits for.
+
+    Raises:
+        Overloaded: the database cannot be reached, in place of SQLAlchemy's ``OperationalError``.
+    """
+    try:
+        yield
+    except OperationalError as error:
+        logger.error("the database cannot be reached: %s", error.orig)
+        raise Overloaded(
+            "The server cannot reach its database; please try again later.", _LOST_RETRY_SECONDS
+        ) from error
 
 
 def disk_full() -> Overloaded:

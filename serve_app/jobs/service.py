@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from deployments.origin import origin_now
-from serve_app.jobs.database import Database, data_dir, database_url
+from serve_app.jobs.database import Database, answering, data_dir, database_url
 from serve_app.jobs.spool import Spool
 from serve_app.jobs.store import JobStore, NewJob
 from serve_app.jobs.threads import in_whole
@@ -60,7 +60,8 @@ class DatabaseJobs:
         origin = origin_now()
         spec = spec if origin is None else replace(spec, traceparent=origin.traceparent)
         # The file is closed when this returns.
-        job, is_new = await in_whole(self._submit, owner, spec, recording, idempotency_key)
+        with answering():
+            job, is_new = await in_whole(self._submit, owner, spec, recording, idempotency_key)
         current_stage().set(job_id=job.id)
         if is_new:
             await self._wake()
@@ -83,7 +84,8 @@ class DatabaseJobs:
                 self._spool.remove(job_id)
 
     async def get(self, owner: str, job_id: str) -> Job:
-        return await asyncio.to_thread(self._store.get, owner, job_id)
+        with answering():
+            return await asyncio.to_thread(self._store.get, owner, job_id)
 
     async def list(
         self,
@@ -94,21 +96,25 @@ class DatabaseJobs:
         status: JobStatus | None = None,
         protocol: str | None = None,
     ) -> list[Job]:
-        return await asyncio.to_thread(self._store.list, owner, limit, after, status, protocol)
+        with answering():
+            return await asyncio.to_thread(self._store.list, owner, limit, after, status, protocol)
 
     async def cancel(self, owner: str, job_id: str) -> Job:
-        job = await asyncio.to_thread(self._store.cancel, owner, job_id)
+        with answering():
+            job = await asyncio.to_thread(self._store.cancel, owner, job_id)
         await asyncio.to_thread(self._spool.remove, job_id)
         await self._wake()
         return job
 
     async def delete(self, owner: str, job_id: str) -> None:
-        await asyncio.to_thread(self._store.delete, owner, job_id)
+        with answering():
+            await asyncio.to_thread(self._store.delete, owner, job_id)
         await asyncio.to_thread(self._spool.remove, job_id)
         await self._wake()
 
     async def transcripts(self, owner: str, job_id: str) -> tuple[Transcript, ...]:
-        return await asyncio.to_thread(self._store.transcripts, owner, job_id)
+        with answering():
+            return await asyncio.to_thread(self._store.transcripts, owner, job_id)
 
     async def watch(self, owner: str, job_id: str) -> AsyncIterator[Job]:
         last: Job | None = None

@@ -10,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from deployments.messages import VadOptions
 from serve_app.errors import InvalidAudio, InvalidParameter, Unsupported
-from serve_app.jobs.database import Database, WrongSchema, database_url
+from serve_app.jobs.database import Database, WrongSchema, answering, database_url
 from serve_app.jobs.threads import in_whole
 from serve_app.pipeline.graph import Graph
 from serve_app.pipeline.speakers.types import SpeakerOptions, SpeakerTuning, Voiceprint
@@ -143,18 +143,20 @@ class SpeakerService:
         )
         self._check_alike(voices)
         voice = middle(voices)
-        return await in_whole(
-            self._store.add,
-            owner,
-            name,
-            NewVoice(voice.embedding, voice.seconds, len(voices)),
-            most=self._most_per_owner,
-            least_similarity=self._least_similarity,
-        )
+        with answering():
+            return await in_whole(
+                self._store.add,
+                owner,
+                name,
+                NewVoice(voice.embedding, voice.seconds, len(voices)),
+                most=self._most_per_owner,
+                least_similarity=self._least_similarity,
+            )
 
     async def get(self, owner: str, speaker_id: str) -> EnrolledSpeaker:
         """Raises ``NotFound``."""
-        return await asyncio.to_thread(self._store.get, owner, speaker_id)
+        with answering():
+            return await asyncio.to_thread(self._store.get, owner, speaker_id)
 
     async def list(
         self, owner: str, *, limit: int = 20, after: str | None = None, name: str | None = None
@@ -162,11 +164,13 @@ class SpeakerService:
         """See :meth:`serve_app.speakers.store.SpeakerStore.list`; raises ``InvalidParameter`` for no name."""
         if name is not None:
             name = requested_name(name, "name")
-        return await asyncio.to_thread(self._store.list, owner, limit, after, name)
+        with answering():
+            return await asyncio.to_thread(self._store.list, owner, limit, after, name)
 
     async def delete(self, owner: str, speaker_id: str) -> None:
         """Forget a speaker. Raises ``NotFound``."""
-        await in_whole(self._store.delete, owner, speaker_id)
+        with answering():
+            await in_whole(self._store.delete, owner, speaker_id)
 
     def _check_alike(self, voices: Sequence[Voice]) -> None:
         for index, voice in enumerate(voices):
