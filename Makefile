@@ -20,8 +20,8 @@ PIP := $(BIN)/$(INSTALL)
 # once more, and the summary names it.
 AGAIN := --reruns 1 -r fEsR
 # Files with tests that are marked `long`; they run whole, since some go on where those before them ended.
-LONG := $(addprefix tests/,test_cluster.py test_rollout.py test_k8s_pods.py test_streaming_benchmark.py \
-  test_diarization_benchmark.py test_direct_benchmarks.py)
+LONG := $(addprefix tests/,test_cluster.py test_rollout.py test_k8s_pods.py test_live_faults.py test_jobs_faults.py \
+  test_nls_clients.py test_streaming_benchmark.py test_diarization_benchmark.py test_direct_benchmarks.py)
 # A set-up is done once: these files say that it was, and are older than what it depends on when it must be redone.
 RUN := .venv/.installed-run
 DEV := .venv/.installed-dev

@@ -12,6 +12,8 @@ from serve_app.services import READY
 logger = logging.getLogger("ray.serve")
 
 _PATIENCE_SECONDS = 2.0
+# One that takes in a new `user_config` has requests wait for a moment.
+_SERVING = (ReplicaState.RUNNING, ReplicaState.UPDATING)
 _AS_MANY_AS_WANTED = (DeploymentStatus.HEALTHY, DeploymentStatus.UPSCALING, DeploymentStatus.DOWNSCALING)
 
 
@@ -54,6 +56,5 @@ class DeploymentStates:
 
 def _is_ready(deployment: DeploymentStatusOverview) -> bool:
     # One that its autoscaling took to zero replicas answers, too: the first request waits for its model.
-    return (
-        bool(deployment.replica_states.get(ReplicaState.RUNNING)) or deployment.status in _AS_MANY_AS_WANTED
-    )
+    serves = any(deployment.replica_states.get(state) for state in _SERVING)
+    return serves or deployment.status in _AS_MANY_AS_WANTED

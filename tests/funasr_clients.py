@@ -66,10 +66,12 @@ async def receive(socket: ClientConnection, seconds: float = PATIENCE) -> Messag
     return message
 
 
-async def until_closed(socket: ClientConnection) -> tuple[list[Message], int | None]:
-    """What still comes until the server closes the connection, and its close code."""
+async def until_closed(
+    socket: ClientConnection, patience: float = PATIENCE
+) -> tuple[list[Message], int | None]:
+    """What still comes until the server closes the connection, and its close code. ``patience``: seconds."""
     messages: list[Message] = []
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(patience):
         while True:
             try:
                 messages.append(json.loads(await socket.recv()))

@@ -102,6 +102,7 @@ def check_notice(headers: Message, body: bytes, job: str) -> None:
     assert headers["webhook-signature"] == "v1," + base64.b64encode(digest).decode()
 
 
+@pytest.mark.long
 def test_a_job_outlives_every_process_that_works_on_it(world: World, receiver: Receiver) -> None:
     with world.server("first.log") as server:
         client = JobClient(server, world.data)

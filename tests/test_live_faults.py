@@ -152,6 +152,7 @@ async def test_killed_replicas(server: Changeable, samples: list[Sample]) -> Non
             await asyncio.sleep(5)
 
 
+@pytest.mark.long
 async def test_killed_replicas_of_the_other_models(server: Changeable, samples: list[Sample]) -> None:
     async with crowd(server, samples, enable_speaker_diarization=True):
         for deployment in ("SpeakerEmbedding", "Vad", "Paraformer", "Punctuation"):

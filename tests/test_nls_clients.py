@@ -217,6 +217,7 @@ async def test_item_16_failures_say_why(url: str) -> None:
 
 
 @pytest.mark.own_server
+@pytest.mark.long
 async def test_a_replica_that_is_replaced_ends_its_tasks_well(tmp_path: Path, samples: list[Sample]) -> None:
     """A rolling update, as ``kill -HUP`` makes it; new connections get the new replica meanwhile."""
     config = tmp_path / "config.yaml"

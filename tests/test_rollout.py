@@ -200,7 +200,7 @@ def _silent_listener(server: LiveServer, audio: bytes) -> Iterator[tuple[list[Me
             await send_json(socket, mode="2pass", audio_fs=RATE, is_speaking=True)
             await socket.send(audio)
             began.set()
-            heard, code = await until_closed(socket)
+            heard, code = await until_closed(socket, patience=300)
             messages.extend(heard)
             codes.append(code)
 
