@@ -5,7 +5,9 @@ import secrets
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -16,6 +18,7 @@ ROOT = Path(__file__).parent.parent
 REACHABLE = {"ALLOW_PRIVATE_URLS": "127.0.0.2"}
 """One private address that the live server may fetch from; it stands for the internet."""
 SAMPLES = ROOT / "samples"
+TOGETHER = ("tests/test_cluster.py", "tests/test_live_faults.py")
 RAY_ACCESS = {
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN": secrets.token_hex(32),
@@ -46,6 +49,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if (own := item.get_closest_marker("own_server")) is not None:
             item.add_marker("slow")
         item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}{'-own' if own else ''}"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Tests of a file that goes on where the one before ended stay together, in their order.
+
+    (Groups of pytest-xdist 3.8 have no effect with pytest 9.2, whose node ids cannot be changed.)
+    """
+    if config.getvalue("dist") != "loadgroup":
+        return None
+    # Not every environment that runs these tests has it.
+    scheduling = import_module("xdist.scheduler").LoadGroupScheduling(config, log)
+    by_group = scheduling._split_scope
+
+    def split_scope(nodeid: str) -> str:
+        path = nodeid.split("::")[0]
+        return path if path in TOGETHER else str(by_group(nodeid))
+
+    scheduling._split_scope = split_scope
+    return scheduling
 
 
 @dataclass(frozen=True, slots=True)

@@ -211,7 +211,11 @@ def _alike(left: AudioFrame, right: AudioFrame) -> bool:
 def _joined(frames: list[AudioFrame], channel: int | None) -> Chunk:
     """Mono samples of frames of one layout. A packed frame interleaves its channels in one row."""
     first = frames[0]
-    samples = np.concatenate([frame.to_ndarray() for frame in frames], axis=1)
+    try:
+        samples = np.concatenate([frame.to_ndarray() for frame in frames], axis=1)
+    except ValueError as error:
+        # Integers of 64 bits, for one, which no recorder writes but a damaged header may announce.
+        raise UnsupportedFormat(f"Samples of the format {first.format.name} are not supported.") from error
     if first.format.is_packed:
         samples = samples.reshape(-1, first.layout.nb_channels).T
     return Chunk(mix(samples, channel), first.sample_rate)
