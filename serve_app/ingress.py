@@ -96,7 +96,7 @@ class Ingress:
         return {name: state for name, state in (await self._states()).items() if name in needed}
 
     def _overview(self) -> ClusterOverview:
-        return ClusterOverview(self._application, self._models, self._graph.stages, *_WITHOUT_MODEL)
+        return ClusterOverview(self._application, self._models, self._graph.stages, "Ingress", self._jobs)
 
     async def end_live_connections(self) -> None:
         """The server is being stopped: live clients get what is left to tell, and a close."""

@@ -40,15 +40,11 @@ def pytest_runtest_setup() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests with a server of their own come first, so that no worker has two servers in memory at once.
-
-    With ``--dist loadgroup`` the tests of a file stay together, and share what is made once per file.
-    """
+    """Tests with a server of their own come first, so that no worker has two servers in memory at once."""
     items.sort(key=lambda item: item.get_closest_marker("own_server") is None)
     for item in items:
-        if (own := item.get_closest_marker("own_server")) is not None:
+        if item.get_closest_marker("own_server") is not None:
             item.add_marker("slow")
-        item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}{'-own' if own else ''}"))
 
 
 @pytest.hookimpl(optionalhook=True)

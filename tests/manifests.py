@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import pytest
 import yaml
 from kubernetes_validate import utils as kubernetes
 
@@ -34,6 +35,11 @@ def kustomize() -> list[str] | None:
         if shutil.which(command[0]):
             return command
     return None
+
+
+needs_kustomize = pytest.mark.skipif(
+    kustomize() is None, reason="neither kubectl nor kustomize is installed, which render the manifests"
+)
 
 
 def render(directory: Path) -> list[Document]:

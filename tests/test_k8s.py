@@ -26,8 +26,8 @@ from tests.manifests import (
     Document,
     RenderError,
     copy_of_manifests,
-    kustomize,
     name_of,
+    needs_kustomize,
     of_kind,
     ray_service,
     render,
@@ -35,10 +35,6 @@ from tests.manifests import (
 )
 
 OVERLAYS = sorted(path.name for path in (K8S / "overlays").iterdir())
-
-needs_kustomize = pytest.mark.skipif(
-    kustomize() is None, reason="neither kubectl nor kustomize is installed, which render the manifests"
-)
 
 
 @cache

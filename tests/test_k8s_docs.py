@@ -16,7 +16,7 @@ from tests.manifests import (
     ROOT,
     Document,
     copy_of_manifests,
-    kustomize,
+    needs_kustomize,
     of_kind,
     pod_templates,
     ray_service,
@@ -40,10 +40,6 @@ KINDS = {
     "secret",
     "service",
 }
-
-needs_kustomize = pytest.mark.skipif(
-    kustomize() is None, reason="neither kubectl nor kustomize is installed, which render the manifests"
-)
 
 
 def commands() -> list[list[str]]:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from importlib.metadata import version
 from typing import Any, TypeVar
 
@@ -37,14 +38,15 @@ class ClusterOverview:
     """Asks Serve's controller, and the replicas themselves. However many look, it asks once a second."""
 
     def __init__(
-        self, application: str, models: Sequence[str], stages: Mapping[str, Any], ingress: str, jobs: str
+        self, application: str, models: Sequence[str], stages: Mapping[str, Any], ingress: str, jobs: Any
     ) -> None:
-        """``stages`` are the handles of the deployments that have a load, by their names; ``ingress`` and
-        ``jobs`` are names of deployments."""
+        """``stages`` are the handles of the deployments that have a load, by their names; ``ingress`` is a
+        name, since a deployment is not given its own handle; ``jobs`` is a handle."""
         self._application = application
         self._models = [*models]
         self._stages: Mapping[str, DeploymentHandle[Any]] = stages
-        self._ingress, self._jobs = ingress, jobs
+        self._ingress = ingress
+        self._jobs: DeploymentHandle[Any] = jobs
         self._lock = asyncio.Lock()
         self._kept: Overview | None = None
 
@@ -84,14 +86,17 @@ class ClusterOverview:
         return dict(zip(self._stages, told, strict=True))
 
     async def _traffic(self) -> list[IngressLoad]:
-        handle = serve.get_deployment_handle(self._ingress, self._application)
-        return await _told(handle, IngressLoad)
+        return await _told(self._replicas, IngressLoad)
+
+    @cached_property
+    def _replicas(self) -> DeploymentHandle[Any]:
+        # Once: each handle has a router, which the controller keeps telling of replicas.
+        return serve.get_deployment_handle(self._ingress, self._application)
 
     async def _count_jobs(self) -> JobsView | None:
         try:
             async with asyncio.timeout(_TOLD_WITHIN_SECONDS):
-                handle = serve.get_deployment_handle(self._jobs, self._application)
-                queued, running = await handle.counts.remote()
+                queued, running = await self._jobs.counts.remote()
         except (RayError, RayServeException, TimeoutError) as error:
             logger.debug("nobody counted the jobs: %r", error)
             return None
